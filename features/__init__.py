@@ -1,0 +1,1 @@
+"""What the market looks like, and how a trade would have ended: pure numeric code."""

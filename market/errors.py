@@ -1,0 +1,53 @@
+"""What can be wrong with market data, and what the caller does about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def utc(time_ms: int) -> str:
+    """`time_ms` as ISO 8601 in UTC, for messages a person reads.
+
+    >>> utc(1_746_403_200_000)
+    '2025-05-05T00:00:00Z'
+    """
+    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).isoformat().replace("+00:00", "Z")
+
+
+class MarketError(Exception):
+    """Base of every error of `market`."""
+
+
+class UnknownInterval(MarketError):
+    """The name of an interval that the venue does not have: fix the configuration."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"unknown interval {name!r}: use one of {', '.join(known)}")
+        self.name = name
+
+
+class BarRejected(MarketError):
+    """One bar that must not reach the features: keep it for inspection, count it, go on with the next."""
+
+    def __init__(self, symbol: str, open_time: int, reason: str) -> None:
+        super().__init__(f"bar of {symbol} at {utc(open_time)} rejected: {reason}")
+        self.symbol = symbol
+        self.open_time = open_time
+        self.reason = reason
+
+
+class SourceUnreadable(MarketError):
+    """A recorded file or an answer that is not what its source promises: replace the file, nothing was ingested."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"cannot read {what}: {reason}")
+        self.what = what
+        self.reason = reason
+
+
+class UnknownSymbol(MarketError):
+    """A symbol that the source does not have: correct the universe."""
+
+    def __init__(self, symbol: str, source: str) -> None:
+        super().__init__(f"{source} has no symbol {symbol!r}")
+        self.symbol = symbol

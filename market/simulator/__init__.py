@@ -1,0 +1,1 @@
+"""A local exchange that speaks Binance's futures protocol, on an accelerated clock."""

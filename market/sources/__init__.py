@@ -1,0 +1,1 @@
+"""Sources of bars behind one protocol: recorded files, a synthetic market, Binance."""

@@ -1,0 +1,1 @@
+"""What has been learnt: models, bundles, the registry and the gate."""

@@ -1,0 +1,1 @@
+"""When it is built: Dagster assets, checks, sensors and resources."""

@@ -1,0 +1,1 @@
+"""What is done about it: the decision engine, virtual positions, the journal, the live shell."""
