@@ -1,0 +1,1 @@
+"""Benchmarks: each asserts parity, then prints what it measured beside a baseline of the same run."""

@@ -1,0 +1,20 @@
+"""`python -m benchmarks [NAME …]`: run all benchmarks, or those named."""
+
+import importlib
+import sys
+
+from benchmarks.report import show
+
+NAMES = ("feature_wave", "inference", "journal_commit", "bundle_swap", "demo_stages")
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks and print one table."""
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        raise SystemExit(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    show([row for name in names or NAMES for row in importlib.import_module(f"benchmarks.{name}").run()])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,56 @@
+"""How a benchmark measures and what it prints: the measured number, its baseline and their ratio, from one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report. `baseline` is what a plainer way costs, in the same unit, in the same run."""
+
+    name: str
+    measured: float
+    unit: str
+    baseline: float
+    baseline_name: str
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """How many times the baseline's cost is the measured one's."""
+        return self.baseline / self.measured
+
+
+def seconds(call: Callable[[], object], repeats: int) -> np.ndarray:
+    """The wall time of each of `repeats` calls, after one that is not counted."""
+    call()
+    taken = np.empty(repeats)
+    for i in range(repeats):
+        started = time.perf_counter()
+        call()
+        taken[i] = time.perf_counter() - started
+    return taken
+
+
+def show(rows: list[Row]) -> None:
+    """Print the rows as one table."""
+    table = Table(title="Benchmarks: parity was asserted before each was timed")
+    for column in ("what", "measured", "baseline", "ratio", "against", "note"):
+        table.add_column(column, justify="right" if column in ("measured", "baseline", "ratio") else "left")
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"{row.measured:,.4g} {row.unit}",
+            f"{row.baseline:,.4g} {row.unit}",
+            f"{row.ratio:,.1f}×",
+            row.baseline_name,
+            row.note,
+        )
+    Console(width=160).print(table)
