@@ -19,28 +19,25 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """With PERPFORGE_NO_SKIPS=1 (as .ci/run sets it) a skipped test is a failure, unless its data is really absent."""
-    if os.environ.get("PERPFORGE_NO_SKIPS") != "1":
-        return
-    for report in terminalreporter.stats.get("skipped", []):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if NEEDS_SHARED_DATA in reason and not SHARED_DATA.is_dir():
-            continue
-        terminalreporter.write_line(f"skipped although it should have run: {report.nodeid}: {reason}", red=True)
-        config.stash[SKIPPED_UNDULY] = True
+def undue_skips(config: pytest.Config) -> list[str]:
+    """What was skipped although it could have run, when PERPFORGE_NO_SKIPS=1 (as .ci/run sets it) asks for it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("PERPFORGE_NO_SKIPS") != "1" or reporter is None:
+        return []
+    return [
+        f"{report.nodeid}: {report.longrepr}"
+        for report in reporter.stats.get("skipped", [])
+        if SHARED_DATA.is_dir() or NEEDS_SHARED_DATA not in str(report.longrepr)
+    ]
 
 
-SKIPPED_UNDULY = pytest.StashKey[bool]()
-
-
-@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turn an undue skip into the run's failure."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("PERPFORGE_NO_SKIPS") != "1" or reporter is None:
-        return
-    skipped = reporter.stats.get("skipped", [])
-    undue = [r for r in skipped if not (NEEDS_SHARED_DATA in str(r.longrepr) and not SHARED_DATA.is_dir())]
-    if undue and exitstatus == pytest.ExitCode.OK:
+    if exitstatus == pytest.ExitCode.OK and undue_skips(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name every undue skip."""
+    for line in undue_skips(config):
+        terminalreporter.write_line(f"skipped although it should have run: {line}", red=True)
