@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from market.errors import BarRejected, SourceUnreadable, UnknownInterval
+from market.kernels_cache import njit
 
 PRICES = ("open", "high", "low", "close")
 FLOWS = ("volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
@@ -157,7 +157,7 @@ def gaps(bars: Bars, interval: str = "1m") -> list[tuple[int, int]]:
     return [(int(times[i]) + step, int(times[i + 1])) for i in where]
 
 
-@njit(cache=True)
+@njit
 def _resample(bars: Bars, out: Bars, step: int, source_step: int) -> int:
     """Fold complete buckets of `bars` into `out`; returns how many."""
     per_bucket = step // source_step

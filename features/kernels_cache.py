@@ -1,0 +1,18 @@
+"""The `njit` of the kernels of `features`, cached as `market.kernels_cache` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from market import kernels_cache
+
+PACKAGES = ("market", "features")
+"""Whose sources make the key: kernels here call those of `market` too."""
+
+njit = kernels_cache.compiler(*PACKAGES)
+"""Compile a function with numba, without fast-math, into a cache that is never stale."""
+
+
+def folder() -> Path | None:
+    """Where the compiled kernels are kept, or None when no folder can be written."""
+    return kernels_cache.folder(*PACKAGES)
