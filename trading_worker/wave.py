@@ -1,0 +1,71 @@
+"""The wave: the one-minute bars that closed at one time, with what is known of funding at that time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from market.bars import BAR, Bars
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wave:
+    """One minute's closed bars of the engine's symbols, complete or cut at a deadline.
+
+    Parameters
+    ----------
+    time_ms
+        Close time of the minute (`open_time + 59_999`), int64 milliseconds UTC.
+    rows
+        int64[k], the symbols' positions in `Engine.symbols`, ascending. A row may come twice when the
+        source sends an earlier bar again; the engine sorts that out.
+    bars
+        BAR[k], one for each of `rows`.
+    funding_rate
+        float64[S], the last funding rate known by `time_ms` for every symbol (a fraction per interval), NaN if none.
+    next_funding_ms
+        int64[S], when each symbol is charged next, 0 if not known.
+    funding_now
+        float64[S], the rate charged inside this minute, NaN where none is.
+    absent
+        Symbols that should have had a bar and did not (by the deadline, when live).
+    unknown
+        (symbol, open_time) of bars of symbols that the engine does not have: journaled as rejected.
+    """
+
+    time_ms: int
+    rows: NDArray[np.int64]
+    bars: Bars
+    funding_rate: NDArray[np.float64]
+    next_funding_ms: NDArray[np.int64]
+    funding_now: NDArray[np.float64]
+    absent: tuple[str, ...] = ()
+    unknown: tuple[tuple[str, int], ...] = ()
+
+    @staticmethod
+    def of(
+        symbols: Sequence[str],
+        time_ms: int,
+        bars: Mapping[str, np.void],
+        funding_rate: NDArray[np.float64] | None = None,
+        next_funding_ms: NDArray[np.int64] | None = None,
+        funding_now: NDArray[np.float64] | None = None,
+        absent: tuple[str, ...] = (),
+    ) -> Wave:
+        """A wave from one `BAR` scalar per symbol, in any order; symbols that `symbols` lacks go to `unknown`."""
+        row_of = {symbol: row for row, symbol in enumerate(symbols)}
+        known = sorted((row_of[symbol], bar) for symbol, bar in bars.items() if symbol in row_of)
+        count = len(row_of)
+        return Wave(
+            time_ms=time_ms,
+            rows=np.array([row for row, _ in known], dtype=np.int64),
+            bars=np.array([bar for _, bar in known], dtype=BAR),
+            funding_rate=np.full(count, np.nan) if funding_rate is None else funding_rate,
+            next_funding_ms=np.zeros(count, dtype=np.int64) if next_funding_ms is None else next_funding_ms,
+            funding_now=np.full(count, np.nan) if funding_now is None else funding_now,
+            absent=absent,
+            unknown=tuple((s, int(bar["open_time"])) for s, bar in sorted(bars.items()) if s not in row_of),
+        )
