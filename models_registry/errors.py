@@ -1,0 +1,67 @@
+"""What can go wrong with models and bundles, and what the caller does about it."""
+
+from __future__ import annotations
+
+
+class ModelsError(Exception):
+    """Base of every error of `models_registry`."""
+
+
+class BundleRejected(ModelsError):
+    """A bundle that must not decide: keep the one in use, show the reason, wait for another.
+
+    `folder` is where the bundle lies, `reason` what is wrong with it.
+    """
+
+    def __init__(self, folder: object, reason: str) -> None:
+        super().__init__(f"bundle in {folder} rejected: {reason}")
+        self.folder = str(folder)
+        self.reason = reason
+
+
+class InputRejected(ModelsError):
+    """Arrays whose shape or columns are not the bundle's: the caller is wrong, nothing was predicted."""
+
+
+class NotEnoughData(ModelsError):
+    """Too few rows to fit or to judge a model: collect more history, or lower the configured minimum."""
+
+    def __init__(self, what: str, have: int, need: int) -> None:
+        super().__init__(f"not enough data for {what}: {have} rows, at least {need} are needed")
+        self.what = what
+        self.have = have
+        self.need = need
+
+
+class TrainingUnavailable(ModelsError):
+    """A library that this training needs is not installed: the bundle names the model's fallback instead."""
+
+    def __init__(self, model: str, library: str) -> None:
+        super().__init__(f"{model} cannot be trained: {library} is not installed")
+        self.model = model
+        self.library = library
+
+
+class TrainingSetUnreadable(ModelsError):
+    """A stored training set that is not what its format promises: build it again from the labels."""
+
+    def __init__(self, what: object, reason: str) -> None:
+        super().__init__(f"cannot read the training set {what}: {reason}")
+        self.reason = reason
+
+
+class WindowAlreadySeen(ModelsError):
+    """An evaluation window that begins before the bundle's last known label: choose a later window."""
+
+    def __init__(self, bundle: str, start_ms: int, last_known_at: int) -> None:
+        super().__init__(
+            f"bundle {bundle} has seen labels known at {last_known_at}, "
+            f"so a window that begins at {start_ms} cannot judge it"
+        )
+        self.bundle = bundle
+        self.start_ms = start_ms
+        self.last_known_at = last_known_at
+
+
+class RecordsDiffer(ModelsError):
+    """Two evaluation records that are not of the same rows: evaluate both bundles on one window first."""

@@ -1,0 +1,173 @@
+"""The manifest of a bundle: everything that says what the bundle is, in one JSON file.
+
+The types are frozen `msgspec` structs, so that the worker reads them without pydantic's cost and an
+unknown or missing field is a typed refusal. JSON has no NaN: a number that does not exist is null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA = 1
+"""Raised when a reader of the old layout would misunderstand the new one."""
+
+AUTOENCODER = "structure_autoencoder"
+WIN = "win_classifier"
+
+
+class DecisionSpecLike(Protocol):
+    """What this package needs to know of a `features.DecisionSpec`."""
+
+    @property
+    def id(self) -> str:
+        """The name of the specification; equal names mean equal columns and equal numbers."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The columns of a decision row, in order."""
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A record of the manifest."""
+
+
+class Metric(Struct):
+    """One number on held-out data beside its baseline.
+
+    `improvement` is positive when the model is better than the baseline, whatever the metric's sign, and
+    `interval` its 95 % interval by bootstrap over time blocks; null when there are too few blocks to say.
+    """
+
+    value: float | None
+    baseline: float | None = None
+    baseline_name: str = ""
+    improvement: float | None = None
+    interval: tuple[float, float] | None = None
+    rows: int = 0
+    blocks: int = 0
+    note: str = ""
+
+    @property
+    def skill(self) -> bool:
+        """Whether the whole interval of the improvement lies above zero."""
+        return self.interval is not None and self.interval[0] > 0
+
+
+class FormatReport(Struct):
+    """How one exported format of a model fared against the original."""
+
+    passed: bool
+    file: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    latency_us: float | None = None
+    """Best time of one call at `latency_rows` rows, one thread, in the live runtime."""
+    latency_rows: int | None = None
+    speedup: float | None = None
+    """Against fp32 in the same runtime."""
+    max_error: float | None = None
+    """Largest absolute difference of the first output to the original's."""
+    errors: dict[str, float] = {}
+    """The parity gate's numbers by name."""
+    agreement: float | None = None
+    failed: str | None = None
+    """Why the format does not exist or did not pass."""
+
+
+class Component(Struct):
+    """One model of the bundle."""
+
+    version: str
+    served: str | None
+    """The file that the worker runs; null when the fallback stands in."""
+    format: str | None
+    formats: dict[str, FormatReport] = {}
+    files: dict[str, str] = {}
+    """sha256 of every file of this model in the bundle's folder."""
+    metrics: dict[str, Metric] = {}
+    headline: str | None = None
+    """The metric that a summary shows."""
+    fallback: str | None = None
+    """Why the model is replaced by its plain version; null when it is not."""
+    parameters: dict[str, Any] = {}
+    note: str = ""
+
+
+class SpecPin(Struct):
+    """The DecisionSpec that every input of the bundle follows."""
+
+    id: str
+    names: list[str]
+
+
+class TrainingRecord(Struct):
+    """What data the bundle has seen. Times are milliseconds UTC."""
+
+    start_ms: int
+    end_ms: int
+    """The last decision that was fitted or used to stop and calibrate."""
+    last_known_at: int
+    """When the last outcome that the bundle has seen was known: a fair judge begins later."""
+    rows: int
+    live_labels: int
+    data_hash: str
+    seed: int
+    holdout_start_ms: int
+    splits: dict[str, int] = {}
+
+
+class Golden(Struct):
+    """Inputs and outputs that a loaded bundle must reproduce within `tolerance`."""
+
+    file: str
+    sha256: str
+    tolerance: dict[str, float]
+
+
+class Manifest(Struct):
+    """A bundle. `components` pins every model by sha256; `decision_spec` what they may be fed."""
+
+    bundle_version: str
+    created_ms: int
+    parent: str | None
+    code_version: str
+    decision_spec: SpecPin
+    plan: dict[str, float]
+    costs: dict[str, float]
+    training: TrainingRecord
+    components: dict[str, Component]
+    golden: Golden | None
+    metrics: dict[str, Metric] = {}
+    schema: int = SCHEMA
+
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """The models that their plain version stands in for, with the reason."""
+        return {name: part.fallback for name, part in self.components.items() if part.fallback is not None}
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON: null when it is not finite.
+
+    >>> finite(1.5), finite(float("nan"))
+    (1.5, None)
+    """
+    return float(value) if math.isfinite(value) else None
+
+
+def encode(manifest: Struct) -> bytes:
+    """Stable JSON: sorted keys, two spaces, one newline at the end. Works for every record of this module."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+
+
+def decode(data: bytes) -> Manifest:
+    """The manifest in `data`; `ValueError` (of msgspec) names the field that is wrong."""
+    manifest = msgspec.json.decode(data, type=Manifest)
+    if manifest.schema != SCHEMA:
+        raise ValueError(f"manifest schema {manifest.schema}, this version reads {SCHEMA}")
+    return manifest
