@@ -71,7 +71,7 @@ class JournalError(WorkerError):
 
 
 class JournalCorrupt(JournalError):
-    """A record inside the journal that is damaged, not merely torn at the end: look at the file, nothing was changed."""
+    """A damaged record inside the journal, not merely a torn end: look at the file, nothing was changed."""
 
     def __init__(self, path: Path, offset: int, reason: str) -> None:
         super().__init__(f"journal {path} is corrupt at byte {offset}: {reason}")

@@ -268,7 +268,8 @@ def encode(event: Event) -> bytes:
 
 def decode(payload: bytes | memoryview) -> AnyEvent:
     """The event of `encode`; `msgspec.DecodeError` or `msgspec.ValidationError` when it is none."""
-    return _decoder.decode(payload)
+    event: AnyEvent = _decoder.decode(payload)
+    return event
 
 
 def kind(event: Event) -> str:
