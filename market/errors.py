@@ -51,3 +51,56 @@ class UnknownSymbol(MarketError):
     def __init__(self, symbol: str, source: str) -> None:
         super().__init__(f"{source} has no symbol {symbol!r}")
         self.symbol = symbol
+
+
+class UnknownSource(MarketError):
+    """A description of a source that says nothing we can open: correct `MARKET_SOURCE`."""
+
+    def __init__(self, spec: str, reason: str) -> None:
+        super().__init__(f"cannot open the source {spec!r}: {reason}")
+        self.spec = spec
+
+
+class LakeError(MarketError):
+    """Base of the lake's errors."""
+
+
+class UnknownDataset(LakeError):
+    """A dataset that the lake does not define: a misspelling."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"the lake has no dataset {name!r}: use one of {', '.join(known)}")
+        self.name = name
+
+
+class BadPath(LakeError):
+    """A partition, file name or path that must not become part of a path in the lake: correct the caller."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what!r} cannot be stored in the lake: {reason}")
+        self.what = what
+
+
+class SchemaMismatch(LakeError):
+    """A table that does not fit its dataset: nothing was written; correct the caller."""
+
+    def __init__(self, dataset: str, reason: str) -> None:
+        super().__init__(f"the table does not fit the dataset {dataset}: {reason}")
+        self.dataset = dataset
+
+
+class LakeMissing(LakeError):
+    """A file that is not in the lake."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"the lake has no file {path}")
+        self.path = path
+
+
+class LakeCorrupt(LakeError):
+    """A file in the lake that cannot be read as what it is: restore or remove it, and materialise it again."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the lake's file {path} is corrupt: {reason}")
+        self.path = path
+        self.reason = reason
