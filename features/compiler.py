@@ -1,0 +1,164 @@
+"""Composes the steps of a specification into one compiled step.
+
+The composition is written as a small module into the kernels' cache folder, named by the hash of
+its own text, so numba can cache its machine code like that of any other module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features import kernels_cache
+from features.spec import Family, FeatureSpec, Shared, parameter_names
+from market.bars import Bars
+
+TEMPLATE = '''"""The compiled step of {id}: written by features.compiler."""
+
+import numpy as np
+
+{imports}
+from features.kernels_cache import njit
+
+WARMUPS = {warmups}
+
+
+@njit
+def step(state, bar, out, row):
+    """One closed bar: `state` moves on, `out` receives the float32 row; `row` is scratch."""
+    open_time = bar.open_time
+    interval = bar.close_time - open_time + 1
+    open_ = bar.open
+    high = bar.high
+    low = bar.low
+    close = bar.close
+    volume = bar.volume
+    quote_volume = bar.quote_volume
+    trades = bar.trades
+    taker_buy_base = bar.taker_buy_base
+    taker_buy_quote = bar.taker_buy_quote
+    # Written so that NaN fails. Such a bar is a gap: no row, and the state stays as it was.
+    possible = 0.0 < low and low <= open_ <= high and low <= close <= high and high < np.inf and 0.0 <= volume < np.inf
+    if not possible:
+        out[:] = np.nan
+        return
+    if open_time - state[1] > {longest} * interval:
+        state[:] = 0.0
+    count = int(state[0]) + 1
+    state[0] = count
+    state[1] = open_time
+{calls}
+    for i in range(out.size):
+        out[i] = row[i] if count >= WARMUPS[i] else np.nan
+
+
+@njit
+def run(state, bars, out, row):
+    """Consecutive bars of one series."""
+    for i in range(bars.size):
+        step(state, bars[i], out[i], row)
+
+
+@njit
+def wave(states, rows, bars, out, row):
+    """One bar for each of several series."""
+    for i in range(rows.size):
+        step(states[rows[i]], bars[i], out[i], row)
+'''
+
+
+class Kernels(Protocol):
+    """The compiled functions of one specification."""
+
+    def run(
+        self, state: NDArray[np.float64], bars: Bars, out: NDArray[np.float32], row: NDArray[np.float64], /
+    ) -> None:
+        """Consecutive bars of one series."""
+
+    def wave(
+        self,
+        states: NDArray[np.float64],
+        rows: NDArray[np.int64],
+        bars: Bars,
+        out: NDArray[np.float32],
+        row: NDArray[np.float64],
+        /,
+    ) -> None:
+        """One bar for each of several series."""
+
+
+_loaded: dict[str, Any] = {}
+
+
+def source(spec: FeatureSpec) -> str:
+    """The text of the module that composes `spec`."""
+    imports, calls = [], []
+    column = 0
+    for index, (user, start, stop) in enumerate(spec.layout()):
+        called = f"step_{index}_{user.name}"
+        imports.append(f"from {user.step.__module__} import {user.step.__name__} as {called}")
+        given: dict[str, str] = {"state": f"state[{start}:{stop}]"}
+        given |= {name: repr(value) for name, value in user.parameters}
+        if isinstance(user, Family):
+            given["out"] = f"row[{column}:{column + len(user.features)}]"
+            column += len(user.features)
+        target = f"{user.name} = " if isinstance(user, Shared) else ""
+        arguments = ", ".join(given.get(name, name) for name in parameter_names(user.step))
+        calls.append(f"    {target}{called}({arguments})")
+    return TEMPLATE.format(
+        id=spec.id,
+        imports="\n".join(imports),
+        warmups=repr(spec.warmups),
+        longest=spec.max_gap + 1,
+        calls="\n".join(calls),
+    )
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Create `path` with `text` as one visible step; an existing file, which has this text by its name, stays."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(temporary).replace(path)
+
+
+def _load_module(name: str, path: Path) -> ModuleType:
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    # A cached kernel finds its module by name when it is loaded again.
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def kernels(spec: FeatureSpec) -> Kernels:
+    """The compiled functions of `spec`; they are compiled when first called, or loaded from the cache."""
+    if spec.id not in _loaded:
+        text = source(spec)
+        name = f"composed_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+        folder = kernels_cache.folder()
+        if folder is not None:
+            path = folder / "composed" / f"{name}.py"
+            _write_once(path, text)
+            _loaded[spec.id] = _load_module(name, path)
+        else:
+            with tempfile.TemporaryDirectory() as temporary:
+                path = Path(temporary) / f"{name}.py"
+                _write_once(path, text)
+                _loaded[spec.id] = _load_module(name, path)
+    module: Kernels = _loaded[spec.id]
+    return module

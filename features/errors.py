@@ -1,0 +1,38 @@
+"""What can be wrong with what is given to `features`, and what the caller does about it."""
+
+from __future__ import annotations
+
+from market.errors import utc
+
+
+class FeatureError(Exception):
+    """Base of every error of `features`."""
+
+
+class BarsUnusable(FeatureError):
+    """An array that is not bars in ascending time: nothing was computed and no state changed; mend the caller."""
+
+    def __init__(self, reason: str, index: int | None = None) -> None:
+        super().__init__(reason if index is None else f"bar {index}: {reason}")
+        self.reason = reason
+        self.index = index
+
+
+class BarOutOfOrder(BarsUnusable):
+    """A bar not later than the last one its series has seen: drop it; nothing was computed and no state changed."""
+
+    def __init__(self, series: str, index: int, open_time: int, last_open_time: int) -> None:
+        super().__init__(f"{series} at {utc(open_time)} is not after {utc(last_open_time)}", index)
+        self.series = series
+
+
+class StateMismatch(FeatureError):
+    """A stored state of another specification or another set of series: discard it and start from bars."""
+
+    def __init__(self, what: str, found: object, expected: object) -> None:
+        super().__init__(f"stored {what} is {found}, this needs {expected}")
+        self.what = what
+
+
+class SpecInvalid(FeatureError):
+    """A specification that cannot be composed: correct its families."""
