@@ -1,0 +1,258 @@
+"""Recorded klines: Parquet files, and the exchange archive's CSV and zip."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from market import bars as bars_module
+from market import funding as funding_module
+from market.bars import INTERVAL_MS, MINUTE_MS, Bars, interval_ms
+from market.errors import BarRejected, SourceUnreadable, UnknownSymbol
+from market.funding import Fundings
+
+ARCHIVE_COLUMNS = (
+    "open_time",
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "close_time",
+    "quote_volume",
+    "count",
+    "taker_buy_volume",
+    "taker_buy_quote_volume",
+    "ignore",
+)
+"""Order of the columns in the archive's files, whose older ones have no header."""
+
+_OUR_NAMES = {"count": "trades", "taker_buy_volume": "taker_buy_base", "taker_buy_quote_volume": "taker_buy_quote"}
+_REQUIRED = ("open_time", "open", "high", "low", "close", "volume")
+_KNOWN = (*_REQUIRED, *bars_module.OPTIONAL)
+_FILE_NAME = re.compile(r"(?P<symbol>[^-]+)-(?P<interval>\d+[mhd])(?:-.*)?\.(?:parquet|csv|zip)")
+
+# The archive's spot files have microseconds since 2025; as milliseconds they would lie in the year 57000.
+_FIRST_MICROSECOND = 100_000_000_000_000
+
+
+def parse_name(path: Path) -> tuple[str, str] | None:
+    """Symbol and interval in the name of a recording, or None.
+
+    >>> parse_name(Path("BTCUSDT-1m-2026-02.zip"))
+    ('BTCUSDT', '1m')
+    """
+    match = _FILE_NAME.fullmatch(path.name)
+    return (match["symbol"], match["interval"]) if match and match["interval"] in INTERVAL_MS else None
+
+
+def read_file(path: Path) -> Bars:
+    """One recorded file as bars, checked and in ascending `open_time`.
+
+    The interval comes from the name (`SYMBOL-1m-….parquet`, `.csv` or `.zip`), else from the smallest step between
+    two rows. `SourceUnreadable` when the file is not a recording of klines in milliseconds, `BarRejected` (with the
+    file in its note) at the first row that is not a possible kline or does not follow the one before it.
+    """
+    columns = _columns(path)
+    times = columns["open_time"]
+    if times.size and int(times.max()) >= _FIRST_MICROSECOND:
+        raise SourceUnreadable(str(path), "its times are microseconds, klines of futures have milliseconds")
+    symbol, interval = parse_name(path) or (path.stem, _interval_of(path, times))
+    bars = bars_module.from_columns(columns, interval)
+    try:
+        off_grid = np.flatnonzero(times % interval_ms(interval))
+        if off_grid.size:
+            raise BarRejected(symbol, int(times[off_grid[0]]), f"its open time is not on the grid of {interval}")
+        return bars_module.validate(symbol, bars)
+    except BarRejected as error:
+        error.add_note(f"in {path}")
+        raise
+
+
+def read_funding(path: Path) -> Fundings:
+    """One recorded file of fundings (`funding_time`, `funding_rate`); `SourceUnreadable` if it is not one."""
+    table = _parquet(path)
+    missing = {"funding_time", "funding_rate"} - set(table.column_names)
+    if missing:
+        raise SourceUnreadable(str(path), f"it has no column {', '.join(sorted(missing))}")
+    times, rates = (_numbers(path, table, name) for name in ("funding_time", "funding_rate"))
+    if times.size and int(times.max()) >= _FIRST_MICROSECOND:
+        raise SourceUnreadable(str(path), "its times are microseconds")
+    return funding_module.from_columns(times, rates)
+
+
+def _columns(path: Path) -> dict[str, Any]:
+    """The file's columns under our names."""
+    try:
+        if path.suffix == ".parquet":
+            table = _parquet(path)
+        elif path.suffix == ".csv":
+            table = _csv(path, path.read_bytes())
+        elif path.suffix == ".zip":
+            table = _csv(path, _unzip(path))
+        else:
+            raise SourceUnreadable(str(path), "a recording ends in .parquet, .csv or .zip")
+    except OSError as error:
+        raise SourceUnreadable(str(path), error.strerror or str(error)) from error
+    table = table.rename_columns([_OUR_NAMES.get(name, name) for name in table.column_names])
+    missing = [name for name in _REQUIRED if name not in table.column_names]
+    if missing:
+        raise SourceUnreadable(str(path), f"it has no column {', '.join(missing)}")
+    return {name: _numbers(path, table, name) for name in _KNOWN if name in table.column_names}
+
+
+def _numbers(path: Path, table: pa.Table, name: str) -> Any:
+    column = table.column(name)
+    if name.endswith("_time"):
+        if not pa.types.is_integer(column.type) or column.null_count:
+            raise SourceUnreadable(str(path), f"its {name} is not whole milliseconds in every row")
+        return column.to_numpy().astype(np.int64)
+    try:
+        return column.cast(pa.float64()).to_numpy()
+    except pa.ArrowException as error:
+        raise SourceUnreadable(str(path), f"its {name} is not a number: {error}") from error
+
+
+def _parquet(path: Path) -> pa.Table:
+    try:
+        # A file object of our own: pyarrow's dataset reader would take a folder, and invent partitions from the path.
+        return parquet.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise SourceUnreadable(str(path), "there is no such file") from None
+    except (pa.ArrowException, OSError) as error:
+        raise SourceUnreadable(str(path), str(error)) from error
+
+
+def _unzip(path: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+            if len(members) != 1 or not members[0].endswith(".csv"):
+                raise SourceUnreadable(str(path), f"it should hold one .csv, it holds {members}")
+            return archive.read(members[0])
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise SourceUnreadable(str(path), str(error)) from error
+
+
+def _csv(path: Path, content: bytes) -> pa.Table:
+    """A table of the archive's CSV, with or without a header."""
+    if not content.strip():
+        raise SourceUnreadable(str(path), "it is empty")
+    headed = not content[:1].isdigit()
+    names = content[: content.find(b"\n")].decode("utf-8", "replace").strip().split(",") if headed else ARCHIVE_COLUMNS
+    types = {name: pa.int64() if name.endswith("_time") else pa.float64() for name in names}
+    try:
+        return csv.read_csv(
+            io.BytesIO(content),
+            read_options=csv.ReadOptions(column_names=list(names), skip_rows=int(headed), use_threads=False),
+            convert_options=csv.ConvertOptions(column_types=types),
+        )
+    except pa.ArrowException as error:
+        raise SourceUnreadable(str(path), str(error)) from error
+
+
+def _interval_of(path: Path, times: Any) -> str:
+    """The interval that the smallest step between rows is."""
+    if times.size < 2:
+        return "1m"
+    step = int(np.min(np.abs(np.diff(times))))
+    for name, length in INTERVAL_MS.items():
+        if length == step:
+            return name
+    raise SourceUnreadable(str(path), f"neither its name nor its rows ({step} ms apart) tell the interval")
+
+
+class RecordedMarket:
+    """A `BarSource` over a folder of recorded 1m files.
+
+    Parameters
+    ----------
+    folder
+        Holds `SYMBOL-1m-….parquet`, `.csv` or `.zip`; several files of a symbol are joined. Files are read when
+        they are first asked for, and kept.
+    funding_folder
+        Holds `SYMBOL-funding.parquet`. Without it they are looked for in the folder itself, in `funding` below it,
+        and in `funding` beside it or beside its parent. A symbol without such a file has no fundings.
+    """
+
+    def __init__(self, folder: Path, funding_folder: Path | None = None) -> None:
+        if not folder.is_dir():
+            raise SourceUnreadable(str(folder), "there is no such folder")
+        self._folder = folder
+        self._files: dict[str, list[Path]] = {}
+        for path in sorted(folder.iterdir()):
+            parsed = parse_name(path)
+            if parsed and parsed[1] == "1m":
+                self._files.setdefault(parsed[0], []).append(path)
+        if not self._files:
+            raise SourceUnreadable(str(folder), "it holds no file named SYMBOL-1m-….parquet, .csv or .zip")
+        resolved = folder.resolve()
+        near = (resolved, resolved / "funding", resolved.parent / "funding", resolved.parent.parent / "funding")
+        self._funding_folders = near if funding_folder is None else (funding_folder,)
+        self._bars: dict[str, Bars] = {}
+        self._fundings: dict[str, Fundings] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """`recorded(FOLDER)`."""
+        return f"recorded({self._folder})"
+
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that have a file, in alphabetical order."""
+        return tuple(self._files)
+
+    def coverage(self, symbol: str) -> tuple[int, int] | None:
+        """From the first recorded minute to the last; None when the files are empty."""
+        bars = self._recorded(symbol)
+        return (int(bars["open_time"][0]), int(bars["open_time"][-1]) + MINUTE_MS) if bars.size else None
+
+    def klines(self, symbol: str, start_ms: int, end_ms: int) -> Bars:
+        """The recorded 1m bars with open_time in [start_ms, end_ms)."""
+        bars = self._recorded(symbol)
+        first, last = np.searchsorted(bars["open_time"], (start_ms, end_ms))
+        return bars[first : max(first, last)]
+
+    def funding(self, symbol: str, start_ms: int, end_ms: int) -> Fundings:
+        """The recorded fundings in [start_ms, end_ms); none for a symbol whose fundings were not recorded."""
+        if symbol not in self._files:
+            raise UnknownSymbol(symbol, self.name)
+        with self._lock:
+            if symbol not in self._fundings:
+                paths = (folder / f"{symbol}-funding.parquet" for folder in self._funding_folders)
+                found = next((path for path in paths if path.is_file()), None)
+                fundings = funding_module.empty() if found is None else read_funding(found)
+                fundings.setflags(write=False)
+                self._fundings[symbol] = fundings
+            return funding_module.between(self._fundings[symbol], start_ms, end_ms)
+
+    def _recorded(self, symbol: str) -> Bars:
+        if symbol not in self._files:
+            raise UnknownSymbol(symbol, self.name)
+        with self._lock:
+            if symbol not in self._bars:
+                bars = join(symbol, [read_file(path) for path in self._files[symbol]])
+                bars.setflags(write=False)
+                self._bars[symbol] = bars
+            return self._bars[symbol]
+
+
+def join(symbol: str, pieces: list[Bars]) -> Bars:
+    """Recordings of one symbol as one; a minute that several have must be the same in all, else `BarRejected`."""
+    if len(pieces) == 1:
+        return pieces[0]
+    bars = np.concatenate(pieces) if pieces else bars_module.empty()
+    bars = bars[np.argsort(bars["open_time"], kind="stable")]
+    repeated = np.flatnonzero(np.diff(bars["open_time"]) == 0) + 1
+    for index in repeated:
+        if bars[index].tobytes() != bars[index - 1].tobytes():
+            raise BarRejected(symbol, int(bars["open_time"][index]), "two recordings of this minute differ")
+    return np.delete(bars, repeated)
