@@ -1,15 +1,178 @@
-"""The worker's configuration: environment variables, their units, defaults and reasons."""
+"""The worker's configuration: environment variables, each with its unit, its default and the reason for it.
+
+`load()` reads the environment; a value that is not allowed raises `SettingInvalid`, which names the variable, the
+value and what is allowed. `EngineSettings` is the part that decisions depend on, and all that the core sees.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from trading_worker.errors import SettingInvalid, UnknownStrategy
+from trading_worker.strategies import strategy
+
+if TYPE_CHECKING:
+    from features.barriers import CostModel, TradePlan
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """The part of the configuration that decisions depend on."""
+    """What decisions depend on besides bars and bundle.
+
+    Raises `UnknownStrategy` or `SettingInvalid` for values that make no sense.
+    """
 
     strategy_mode: str = "hybrid"
+    """Name of the strategy."""
     min_confidence: float = 0.35
+    """Least win probability of a signal, 0 to 1. Every signal becomes a label, so it is set low on purpose."""
     min_quality: float = 0.0
+    """Least quality score of a signal, 0 to 1. 0 keeps all: the win model has the score among its inputs."""
     max_open_per_symbol: int = 1
+    """Most pending and open positions per symbol and direction: more would be the same bet again, and their labels
+    would overlap almost wholly."""
+    abstain_when_unlike: bool = True
+    """Drop candidates whose window is unlike the training data."""
+    plan: TradePlan | None = None
+    """Stop, target and horizon; None takes those that the bundle was trained with."""
+    costs: CostModel | None = None
+    """Fees, spread and slippage; None takes those that the bundle was trained with."""
+
+    def __post_init__(self) -> None:
+        strategy(self.strategy_mode)
+        for name in ("min_confidence", "min_quality"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise SettingInvalid(name.upper(), getattr(self, name), "a number from 0 to 1")
+        if self.max_open_per_symbol < 1:
+            raise SettingInvalid("MAX_OPEN_PER_SYMBOL", self.max_open_per_symbol, "a whole number from 1")
+
+
+RESERVED: dict[str, str] = {
+    "TRADING_ENABLED": "false",
+    "ENABLE_QUANTIZATION": "true",
+    "ENABLE_INCREMENTAL_CACHE": "true",
+    "ENABLE_BATCH_PREDICTION": "true",
+    "TIMEFRAMES": "5m,15m,1h",
+}
+"""Names with one behaviour so far: another value than this one is refused, since it would silently do nothing."""
+
+
+def _about(default: Any, unit: str, why: str, **limits: Any) -> Any:
+    return Field(default=default, description=why, json_schema_extra={"unit": unit}, **limits)
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class WorkerSettings(BaseSettings):
+    """Everything that the worker reads from its environment. The variable is the field's name in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, case_sensitive=False, extra="ignore")
+
+    worker_name: str = _about(
+        "worker", "name", "names this worker's journal and its labels", pattern=r"^[A-Za-z0-9_.-]{1,64}$"
+    )
+    state_dir: Path = _about(Path("./.perpforge/state"), "folder", "journal, snapshots and the last good bundle")
+    lake_uri: str = _about("./.perpforge/lake", "path, file:// or s3://", "where closed journal segments go")
+    mlflow_tracking_uri: str = _about("http://127.0.0.1:5000", "URL", "whose champion is followed", min_length=1)
+    market_source: str = _about(
+        "synthetic:seed=7,symbols=12,edge=planted", "source", "history for a cold start when there is no venue"
+    )
+    binance_base_url: str = _about("https://fapi.binance.com", "URL", "REST of the venue or its simulator")
+    binance_ws_url: str = _about("wss://fstream.binance.com", "URL", "streams of the venue or its simulator")
+    universe_size: int = _about(200, "symbols", "most traded symbols to follow", ge=1, le=1000)
+    strategy_mode: str = _about("hybrid", "name", "ict, self_learning or hybrid")
+    min_confidence: Fraction = _about(0.35, "probability", "low, as every signal becomes a label to learn from")
+    min_quality: Fraction = _about(0.0, "score", "0 keeps all: the win model has the score among its inputs")
+    max_open_per_symbol: int = _about(1, "positions", "per symbol and direction; more is the same bet", ge=1, le=100)
+    retrain_after_labels: int = _about(100, "labels", "live labels that start a retraining", ge=1)
+    snapshot_minutes: int = _about(15, "minutes of market time", "what a restart re-runs at most", ge=1, le=1440)
+    segment_bytes: int = _about(
+        1 << 20, "bytes", "size at which a journal segment is closed and published", ge=4096, le=1 << 30
+    )
+    wave_deadline_ms: int = _about(
+        10_000, "ms of venue time", "the venue closes bars about 2 s late; after this REST is asked", ge=0, le=60_000
+    )
+    bundle_poll_s: float = _about(5.0, "seconds", "how often the champion alias is looked at", gt=0, le=3600)
+    host: str = _about("127.0.0.1", "address", "the status page has no login, so loopback only")
+    port: int = _about(8080, "port", "of the status page; 0 picks a free one", ge=0, le=65_535)
+
+    @field_validator("strategy_mode")
+    @classmethod
+    def _known_strategy(cls, value: str) -> str:
+        try:
+            strategy(value)
+        except UnknownStrategy as error:
+            raise ValueError(f"one of {', '.join(error.known)}") from None
+        return value
+
+    def engine(self) -> EngineSettings:
+        """The core's part."""
+        return EngineSettings(
+            strategy_mode=self.strategy_mode,
+            min_confidence=self.min_confidence,
+            min_quality=self.min_quality,
+            max_open_per_symbol=self.max_open_per_symbol,
+        )
+
+
+def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:
+    """The settings of the environment (the process's when None); `SettingInvalid` for the first bad value.
+
+    An empty variable counts as unset.
+
+    >>> load({"MIN_CONFIDENCE": "0.5"}).min_confidence
+    0.5
+    >>> load({"UNIVERSE_SIZE": "all"})
+    Traceback (most recent call last):
+    trading_worker.errors.SettingInvalid: UNIVERSE_SIZE=all is not allowed: a valid integer, ... (symbols)
+    """
+    given = os.environ if environment is None else environment
+    variables = {name.upper(): value for name, value in given.items() if value.strip()}
+    for name, only in RESERVED.items():
+        value = variables.get(name, only)
+        if value.strip().lower() != only:
+            raise SettingInvalid(name, value, f"only {only} in this version")
+    fields = WorkerSettings.model_fields
+    try:
+        # Every field is passed, so that nothing is read from the process's environment behind the caller's back.
+        return WorkerSettings(**{name: variables.get(name.upper(), field.default) for name, field in fields.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise SettingInvalid(name.upper(), first["input"], _allowed(name, first["msg"])) from None
+
+
+def _allowed(name: str, message: str) -> str:
+    unit = _unit(name)
+    return f"{message.removeprefix('Value error, ').removeprefix('Input should be ')} ({unit})"
+
+
+def _unit(name: str) -> str:
+    extra = WorkerSettings.model_fields[name].json_schema_extra
+    return str(extra["unit"]) if isinstance(extra, dict) else ""
+
+
+class Row(NamedTuple):
+    """One line of the configuration table."""
+
+    variable: str
+    default: str
+    unit: str
+    why: str
+
+
+def table() -> list[Row]:
+    """The configuration table, as the README shows it."""
+    rows = [
+        Row(name.upper(), str(field.default), _unit(name), field.description or "")
+        for name, field in WorkerSettings.model_fields.items()
+    ]
+    return rows + [Row(name, only, "", "no other value in this version") for name, only in RESERVED.items()]
