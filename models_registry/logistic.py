@@ -53,7 +53,7 @@ class StandardLogistic:
 
     def _scale(self, values: Floats) -> NDArray[np.float64]:
         # Wild values of one row must not decide a linear model.
-        return np.clip((values - self.mean) / self.std, -8.0, 8.0)
+        return np.asarray(np.clip((values - self.mean) / self.std, -8.0, 8.0))
 
     def predict(self, x: Floats) -> NDArray[np.float64]:
         """Probabilities `[m]` of rows `[m, columns]`; missing values take the training median."""

@@ -32,11 +32,7 @@ class DecisionSpecLike(Protocol):
         """The columns of a decision row, in order."""
 
 
-class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A record of the manifest."""
-
-
-class Metric(Struct):
+class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One number on held-out data beside its baseline.
 
     `improvement` is positive when the model is better than the baseline, whatever the metric's sign, and
@@ -58,7 +54,7 @@ class Metric(Struct):
         return self.interval is not None and self.interval[0] > 0
 
 
-class FormatReport(Struct):
+class FormatReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one exported format of a model fared against the original."""
 
     passed: bool
@@ -79,7 +75,7 @@ class FormatReport(Struct):
     """Why the format does not exist or did not pass."""
 
 
-class Component(Struct):
+class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model of the bundle."""
 
     version: str
@@ -98,14 +94,14 @@ class Component(Struct):
     note: str = ""
 
 
-class SpecPin(Struct):
+class SpecPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The DecisionSpec that every input of the bundle follows."""
 
     id: str
     names: list[str]
 
 
-class TrainingRecord(Struct):
+class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What data the bundle has seen. Times are milliseconds UTC."""
 
     start_ms: int
@@ -121,7 +117,7 @@ class TrainingRecord(Struct):
     splits: dict[str, int] = {}
 
 
-class Golden(Struct):
+class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Inputs and outputs that a loaded bundle must reproduce within `tolerance`."""
 
     file: str
@@ -129,7 +125,7 @@ class Golden(Struct):
     tolerance: dict[str, float]
 
 
-class Manifest(Struct):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A bundle. `components` pins every model by sha256; `decision_spec` what they may be fed."""
 
     bundle_version: str
@@ -160,7 +156,7 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def encode(manifest: Struct) -> bytes:
+def encode(manifest: msgspec.Struct) -> bytes:
     """Stable JSON: sorted keys, two spaces, one newline at the end. Works for every record of this module."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
 

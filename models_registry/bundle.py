@@ -1,0 +1,205 @@
+"""A bundle on disk: a folder with `manifest.json` and the files it pins.
+
+A bundle is written whole or not at all: into a folder beside its place, flushed, then renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models_registry.errors import BundleRejected, ModelsError
+from models_registry.manifest import (
+    AUTOENCODER,
+    MANIFEST_FILE,
+    DecisionSpecLike,
+    Golden,
+    Manifest,
+    encode,
+)
+from models_registry.runtime import Predictor, read_manifest
+
+GOLDEN_FILE = "golden.npz"
+GOLDEN_ROWS = 64
+
+TOLERANCE_INT8 = {"latents": 0.25, "reconstruction_error": 0.05, "win_probability": 1e-4}
+"""Processors round INT8 layers differently by one step, a few hundredths of a latent's unit variance, and a
+window passes half a dozen layers. The error is relative. The win model is checked from the golden latents, not
+from recomputed ones: trees jump at their thresholds, and from the same inputs they agree to rounding."""
+
+TOLERANCE_FLOAT = {"latents": 1e-3, "reconstruction_error": 1e-3, "win_probability": 1e-4}
+"""fp32 and the plain versions differ between processors by the order of their sums only."""
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(
+    folder: str | Path, manifest: Manifest, files: Mapping[str, Path | bytes], golden: Mapping[str, Any]
+) -> Manifest:
+    """Write a bundle to `folder`, which must not exist, and return its manifest with the golden outputs pinned.
+
+    `files` are the files that the manifest's components pin, by plain name. `golden` are the golden inputs:
+    `decision`, `windows`, `index`, `direction`, `kind`, `quality`; the outputs are computed here, through the
+    exported files themselves. Raises `BundleRejected` when a component's file is missing or has another hash.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists: a bundle is never overwritten")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        _write_file(partial / name, data)
+    check_files(partial, manifest)
+    with Predictor(partial, manifest) as predictor:
+        data = _npz({**golden, **_golden_outputs(predictor, golden)})
+    _write_file(partial / GOLDEN_FILE, data)
+    pinned = Golden(file=GOLDEN_FILE, sha256=hashlib.sha256(data).hexdigest(), tolerance=_tolerance(manifest))
+    manifest = msgspec.structs.replace(manifest, golden=pinned)
+    _write_file(partial / MANIFEST_FILE, encode(manifest))
+    _flush_folder(partial)
+    partial.rename(folder)
+    _flush_folder(folder.parent)
+    return manifest
+
+
+def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Replace the manifest of a bundle atomically: the registry pins its version numbers this way."""
+    folder = Path(folder)
+    partial = folder / f".{MANIFEST_FILE}.partial"
+    _write_file(partial, encode(manifest))
+    partial.replace(folder / MANIFEST_FILE)
+    _flush_folder(folder)
+
+
+def verify(folder: str | Path, decision_spec: DecisionSpecLike | str | None) -> Manifest:
+    """Check everything that can be checked before a bundle decides, and return its manifest.
+
+    That is: the manifest can be read, every pinned file has its sha256, the bundle's DecisionSpec is
+    `decision_spec` (a specification, or its id; None leaves it to the caller), and the golden outputs are
+    reproduced within the declared tolerance on this processor. Raises `BundleRejected` with the first reason.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    _check_spec(folder, manifest, decision_spec)
+    check_files(folder, manifest)
+    golden = manifest.golden
+    if golden is None:
+        raise BundleRejected(folder, "it has no golden outputs")
+    _check_file(folder, golden.file, golden.sha256)
+    with Predictor(folder, manifest) as predictor:
+        _check_golden(folder, predictor, golden)
+    return manifest
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """`BundleRejected` unless every file that a component pins or serves is there with its sha256."""
+    for name, component in manifest.components.items():
+        for file, expected in component.files.items():
+            _check_file(folder, file, expected)
+        if component.served is not None and component.served not in component.files:
+            raise BundleRejected(folder, f"{name} serves {component.served}, which the manifest does not pin")
+        if component.served is None and component.fallback is None:
+            raise BundleRejected(folder, f"{name} has neither a served file nor a fallback")
+
+
+def _check_file(folder: Path, file: str, expected: str) -> None:
+    if Path(file).name != file:
+        raise BundleRejected(folder, f"{file!r} is not a plain file name")
+    if not (folder / file).is_file():
+        raise BundleRejected(folder, f"{file} is missing")
+    actual = sha256(folder / file)
+    if actual != expected:
+        raise BundleRejected(folder, f"{file} has sha256 {actual[:12]}…, the manifest pins {expected[:12]}…")
+
+
+def _check_spec(folder: Path, manifest: Manifest, spec: DecisionSpecLike | str | None) -> None:
+    if spec is None:
+        return
+    wanted = spec if isinstance(spec, str) else spec.id
+    if manifest.decision_spec.id != wanted:
+        raise BundleRejected(folder, f"its DecisionSpec is {manifest.decision_spec.id}, not {wanted}")
+    if not isinstance(spec, str) and list(spec.names) != manifest.decision_spec.names:
+        raise BundleRejected(folder, f"its DecisionSpec {wanted} has other columns than the one of that name here")
+
+
+def _check_golden(folder: Path, predictor: Predictor, golden: Golden) -> None:
+    try:
+        with np.load(folder / golden.file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        actual = _golden_outputs(predictor, arrays, latents=arrays["latents"], error=arrays["reconstruction_error"])
+        expected = {name: arrays[name] for name in actual}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, ModelsError) as error:
+        raise BundleRejected(folder, f"its golden outputs cannot be computed: {error}") from error
+    for name, values in actual.items():
+        difference = np.abs(values.astype(np.float64) - expected[name])
+        if name == "reconstruction_error":
+            difference /= np.maximum(np.abs(expected[name]), 1e-6)
+        unknown = np.isnan(values) != np.isnan(expected[name])
+        worst = np.inf if unknown.any() else float(np.nanmax(difference, initial=0.0))
+        if worst > golden.tolerance[name]:
+            raise BundleRejected(
+                folder, f"golden {name} differs by {worst:.3g}, more than the tolerance {golden.tolerance[name]:g}"
+            )
+
+
+def _golden_outputs(
+    predictor: Predictor,
+    golden: Mapping[str, NDArray[Any]],
+    latents: NDArray[np.float32] | None = None,
+    error: NDArray[np.float32] | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """The outputs for golden inputs; the win model's from `latents` and `error` where they are given."""
+    own_latents, own_error = predictor.embed(golden["windows"])
+    probability = predictor.score(
+        golden["decision"],
+        own_latents if latents is None else latents,
+        own_error if error is None else error,
+        golden["index"],
+        golden["direction"],
+        kind=golden["kind"],
+        quality=golden["quality"],
+    )
+    return {"latents": own_latents, "reconstruction_error": own_error, "win_probability": probability}
+
+
+def _tolerance(manifest: Manifest) -> dict[str, float]:
+    autoencoder = manifest.components.get(AUTOENCODER)
+    int8 = autoencoder is not None and autoencoder.format == "tflite_int8"
+    return dict(TOLERANCE_INT8 if int8 else TOLERANCE_FLOAT)
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
