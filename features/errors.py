@@ -36,3 +36,7 @@ class StateMismatch(FeatureError):
 
 class SpecInvalid(FeatureError):
     """A specification that cannot be composed: correct its families."""
+
+
+class PositionsUnusable(FeatureError):
+    """An array that cannot hold positions: mend the caller, nothing was changed."""
