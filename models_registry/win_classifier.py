@@ -40,7 +40,7 @@ class QualityLogistic(msgspec.Struct, frozen=True):
 class WinParameters(msgspec.Struct, frozen=True, kw_only=True):
     """What the runtime applies around the trees."""
 
-    inputs: list[str] = list(INPUTS)
+    inputs: list[str] = msgspec.field(default_factory=lambda: list(INPUTS))
     calibration: Calibration = Platt()
     fallback: QualityLogistic = QualityLogistic()
     trees: int = 0
