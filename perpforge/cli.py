@@ -1,10 +1,102 @@
-"""The command line."""
+"""The command line, `perpforge`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+from perpforge.commands.bundle import bundle_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="From Binance USDⓈ-M klines to promoted model bundles, and those bundles run live.",
+)
+app.add_typer(bundle_app, name="bundle")
+
+Home = Annotated[Path, typer.Option("--home", help="the folder that everything is written under")]
+
+
+@app.command()
+def demo(
+    edge: Annotated[str, typer.Option(help="planted: the synthetic market has an edge to find; none: it has none")] = (
+        "planted"
+    ),
+    seed: Annotated[int, typer.Option(help="seed of the synthetic market and of training")] = 7,
+    symbols: Annotated[int, typer.Option(min=2, max=200, help="symbols of the synthetic market")] = 12,
+    days: Annotated[int, typer.Option(min=16, max=365, help="days of history before the live part")] = 30,
+    klines: Annotated[
+        Path | None, typer.Option(help="folder of recorded 1m klines (SYMBOL-….parquet) in place of the synthetic one")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="write the summary as JSON to this file")] = None,
+    home: Home = Path(".perpforge/demo"),
+) -> None:
+    """The whole loop, offline: ingest, train, promote, go live, learn from the outcomes, hot-swap."""
+    from perpforge.demo.plan import DemoImpossible, plan_demo
+    from perpforge.demo.run import run_demo
+
+    try:
+        plan = plan_demo(home, edge=edge, seed=seed, symbols=symbols, days=days, klines=klines)
+    except DemoImpossible as error:
+        raise typer.BadParameter(str(error)) from error
+    raise typer.Exit(run_demo(plan, summary))
+
+
+@app.command()
+def up(
+    home: Home = Path(".perpforge/demo"), port: Annotated[int, typer.Option(help="of the Dagster UI")] = 3000
+) -> None:
+    """Start MLflow and the Dagster UI on a home folder, until Ctrl-C."""
+    from perpforge.commands.up import run_up
+
+    raise typer.Exit(run_up(home, port))
+
+
+@app.command()
+def mlflow(
+    home: Home = Path(".perpforge"), port: Annotated[int, typer.Option(help="0 takes a free one")] = 5000
+) -> None:
+    """Start the MLflow server alone, until Ctrl-C."""
+    from perpforge.commands.up import run_mlflow
+
+    raise typer.Exit(run_mlflow(home, port))
+
+
+@app.command()
+def worker() -> None:
+    """Run the trading worker, configured by its environment, until SIGTERM or Ctrl-C."""
+    os.execv(sys.executable, [sys.executable, "-m", "trading_worker"])
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def simulator(context: typer.Context) -> None:
+    """Run the simulated exchange; its own --help lists its options."""
+    os.execv(sys.executable, [sys.executable, "-m", "market.simulator", *context.args])
+
+
+@app.command()
+def settings() -> None:
+    """Print the worker's configuration: every variable, its default, unit and reason."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from trading_worker.settings import table
+
+    shown = Table(title="The worker's environment")
+    for column in ("variable", "default", "unit", "why"):
+        shown.add_column(column)
+    for row in table():
+        shown.add_row(*row)
+    Console().print(shown)
 
 
 @app.command("compile")
 def compile_kernels() -> None:
     """Compile the numeric kernels into the cache, so that nothing compiles later."""
+    from features import compile_all
+
+    compile_all()
