@@ -1,0 +1,123 @@
+"""What the models see at a decision: the columns of a decision row, and the window of bars beside it.
+
+| columns | meaning | unit, range |
+|---|---|---|
+| `5m.<feature>` | the row of the 5m bar that just closed | as in the base specification |
+| `15m.<feature>`, `1h.<feature>` | the last closed bar of the longer timeframe | as there |
+| `15m.age_bars`, `1h.age_bars` | how long ago that one closed | 5m bars, 0 to 8 and 0 to 35 |
+| `cross.return_rank`, `cross.return_12_rank` | rank of the last 1 and 12 bars' return among the wave's symbols | 0..1 |
+| `cross.breadth` | share of the wave's symbols above their EMA21 | 0..1 |
+| `calendar.hour_sin`, `calendar.hour_cos` | time of day of the close, in UTC | ±1 |
+| `calendar.weekday_sin`, `calendar.weekday_cos` | day of the week of the close, in UTC, Monday first | ±1 |
+| `funding.minutes_to_next`, `funding.last_rate` | see `funding_known` | minutes >= 0; fraction of notional |
+
+A longer timeframe without a closed bar, or whose last one is three of its bars old, is unknown: NaN.
+A rank is (number below + half the number equal) / (n - 1) over the symbols that have the value, 0.5
+for one alone; a symbol that is absent from the wave, or not warm, is not in the cross-section.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from features.default import SPEC
+from features.errors import SpecInvalid
+from features.spec import FeatureSpec
+from market.bars import interval_ms
+
+CROSS = ("cross.return_rank", "cross.return_12_rank", "cross.breadth")
+CROSS_BASE = ("return_1", "return_12", "ema_21_distance")
+"""The base features that each cross-section column is taken over, in the same order."""
+CALENDAR = ("calendar.hour_sin", "calendar.hour_cos", "calendar.weekday_sin", "calendar.weekday_cos")
+FUNDING = ("funding.minutes_to_next", "funding.last_rate")
+WINDOW_NAMES = ("bar_open_move", "bar_high_move", "bar_low_move", "bar_close_move", "volume_zscore")
+
+
+@dataclass(frozen=True)
+class DecisionSpec:
+    """The columns of a decision row over a `FeatureSpec` of one series. Bundles pin its `id`."""
+
+    base: FeatureSpec = SPEC
+    timeframes: tuple[str, ...] = ("5m", "15m", "1h")
+    """The deciding timeframe first, then the longer ones."""
+    window: int = 32
+    """Bars of the deciding timeframe in the window."""
+    window_names: tuple[str, ...] = WINDOW_NAMES
+    """Base features of each bar of the window."""
+    stale_after: int = 3
+    """A longer timeframe's row counts while it is younger than this many of its own bars."""
+    version: int = 1
+    """Version of everything beyond the base: ages, cross-section, calendar, funding."""
+
+    def __post_init__(self) -> None:
+        steps = [interval_ms(name) for name in self.timeframes]
+        if steps != sorted(set(steps)) or any(step % steps[0] for step in steps):
+            raise SpecInvalid(f"timeframes ascend and are multiples of the first: {', '.join(self.timeframes)}")
+        for name in (*self.window_names, *CROSS_BASE, "atr_14_fraction"):
+            self.base.index(name)
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """The length of each timeframe in milliseconds."""
+        return tuple(interval_ms(name) for name in self.timeframes)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns, in order."""
+        names: list[str] = []
+        for timeframe in self.timeframes:
+            names += [f"{timeframe}.{name}" for name in self.base.names]
+            if timeframe != self.timeframes[0]:
+                names.append(f"{timeframe}.age_bars")
+        return (*names, *CROSS, *CALENDAR, *FUNDING)
+
+    @cached_property
+    def _by_name(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def index(self, name: str) -> int:
+        """The column of that name; `SpecInvalid` if there is none."""
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise SpecInvalid(f"no column {name!r} in {self.id}") from None
+
+    def block(self, first: str, width: int) -> slice:
+        """The `width` columns from `first` on."""
+        start = self.index(first)
+        return slice(start, start + width)
+
+    def timeframe_block(self, timeframe: str) -> slice:
+        """The base features of one timeframe."""
+        return self.block(f"{timeframe}.{self.base.names[0]}", len(self.base.names))
+
+    @cached_property
+    def window_columns(self) -> tuple[int, ...]:
+        """The base columns that make a window."""
+        return tuple(self.base.index(name) for name in self.window_names)
+
+    @cached_property
+    def required_columns(self) -> tuple[int, ...]:
+        """The base columns that a ready row has: all but those that a source may lack."""
+        return tuple(index for index, feature in enumerate(self.base.features) if not feature.nan)
+
+    @cached_property
+    def canonical(self) -> str:
+        """Names, parameters and versions as text: what the `id` is a digest of."""
+        lines = [
+            f"decision@{self.version} stale_after={self.stale_after}",
+            f"window {self.window} of {' '.join(self.window_names)}",
+            *self.names,
+        ]
+        return "\n".join((*lines, self.base.canonical))
+
+    @cached_property
+    def id(self) -> str:
+        """A short name of exactly these columns, parameters and versions."""
+        return f"decision-{len(self.names)}-{hashlib.sha256(self.canonical.encode()).hexdigest()[:12]}"
+
+
+DECISION_SPEC = DecisionSpec()
+"""What bundles are trained on by default."""
