@@ -21,6 +21,11 @@ app.add_typer(bundle_app, name="bundle")
 Home = Annotated[Path, typer.Option("--home", help="the folder that everything is written under")]
 
 
+def _become(module: str, arguments: list[str]) -> None:
+    """Replace this process by `python -m module`, so that it holds nothing that the command line imported."""
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
+
+
 @app.command()
 def demo(
     edge: Annotated[str, typer.Option(help="planted: the synthetic market has an edge to find; none: it has none")] = (
@@ -69,13 +74,13 @@ def mlflow(
 @app.command()
 def worker() -> None:
     """Run the trading worker, configured by its environment, until SIGTERM or Ctrl-C."""
-    os.execv(sys.executable, [sys.executable, "-m", "trading_worker"])
+    _become("trading_worker", [])
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def simulator(context: typer.Context) -> None:
     """Run the simulated exchange; its own --help lists its options."""
-    os.execv(sys.executable, [sys.executable, "-m", "market.simulator", *context.args])
+    _become("market.simulator", context.args)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -59,7 +60,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - only a system call happens between fork and exec
+                preexec_fn=_die_with_parent,
             )
         return cls(name, process, log)
 
@@ -80,8 +81,7 @@ class Child:
             except subprocess.TimeoutExpired:
                 continue
             break
-        try:  # the first process is gone, what it started may not be
+        # The first process is gone; what it started may not be.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         return self.process.wait()
