@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -19,15 +18,16 @@ from models_registry.manifest import Manifest, Metric, finite
 from models_registry.runtime import Predictor
 from models_registry.statistics import (
     BLOCK_MS,
-    Interval,
+    Scored,
     auc,
+    base_rate,
     block_index,
     block_sums,
-    bootstrap_difference,
-    bootstrap_ratio,
     calibration_error,
     drawdown,
+    improvement,
     log_loss,
+    selection,
 )
 from models_registry.training_set import TrainingSet
 
@@ -117,17 +117,6 @@ class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Rows with their outcome and a probability: what every measure of this module is computed from."""
-
-    decided_at: NDArray[np.int64]
-    known_at: NDArray[np.int64]
-    won: NDArray[np.bool_]
-    r: NDArray[np.floating]
-    probability: NDArray[np.floating]
-
-
 def predict_rows(predictor: Predictor, rows: TrainingSet) -> NDArray[np.float32]:
     """The bundle's win probability `[m]` of every row of a set, each on its own window and decision row."""
     result = np.empty(len(rows), dtype=np.float32)
@@ -143,34 +132,6 @@ def predict_rows(predictor: Predictor, rows: TrainingSet) -> NDArray[np.float32]
             quality=rows.quality[part],
         ).win_probability
     return result
-
-
-def improvement(scored: Scored, baseline: NDArray[np.floating], seed: int) -> Interval:
-    """Mean log loss of `baseline` (a probability for each row) less that of the model, with its interval."""
-    difference = log_loss(scored.won, baseline) - log_loss(scored.won, scored.probability)
-    starts, block = block_index(scored.decided_at)
-    count = block_sums(block, np.ones(len(block)), len(starts))
-    return bootstrap_ratio(block_sums(block, difference, len(starts)), count, seed=seed)
-
-
-def selection(scored: Scored, threshold: float, seed: int) -> tuple[Interval, Interval]:
-    """Mean R of the rows with a probability of at least `threshold`, and how much more it is than of all rows."""
-    starts, block = block_index(scored.decided_at)
-    chosen = scored.probability >= threshold
-    trades = (
-        block_sums(block, np.where(chosen, scored.r, 0.0), len(starts)),
-        block_sums(block, chosen, len(starts)),
-    )
-    everything = block_sums(block, scored.r, len(starts)), block_sums(block, np.ones(len(block)), len(starts))
-    return bootstrap_ratio(*trades, seed=seed), bootstrap_difference(trades, everything, seed=seed)
-
-
-def base_rate(won: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The window's own share of wins, for every row.
-
-    It is the hardest constant to beat: a model cannot pass for skilled by knowing a more recent rate.
-    """
-    return np.full(len(won), np.clip(won.mean(), 1e-6, 1 - 1e-6), dtype=np.float64)
 
 
 def evaluate(
@@ -208,7 +169,7 @@ def record(
     base = base_rate(scored.won)
     better = improvement(scored, base, seed)
     chosen = scored.probability >= threshold
-    expectancy, gain = selection(scored, threshold, seed)
+    expectancy, gain = selection(scored, chosen, seed)
     starts, block = block_index(scored.decided_at)
     by_known = np.argsort(scored.known_at, kind="stable")
 

@@ -37,7 +37,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     rule: Rule
     reasons: list[str]
     numbers: dict[str, float | None]
-    """`log_loss_difference` and `expectancy_difference`, each with `_low` and `_high`; positive is for the challenger."""
+    """`log_loss_difference` and `expectancy_difference`, each with `_low`, `_high`; positive favours the challenger."""
 
 
 def judge(champion: EvaluationRecord | None, challenger: EvaluationRecord, rules: GateRules | None = None) -> Verdict:

@@ -100,6 +100,8 @@ def bootstrap_difference(
     chosen = ((starts[:, :, None] + np.arange(length)) % blocks).reshape(draws, -1)[:, :blocks]
     drawn = [part[chosen].sum(axis=1) for part in parts]
     usable = (drawn[1] > 0) & (drawn[3] > 0)
+    if 2 * usable.sum() < draws:
+        return Interval(value, math.nan, math.nan, blocks)
     ratios = drawn[0][usable] / drawn[1][usable] - drawn[2][usable] / drawn[3][usable]
     low, high = np.quantile(ratios, expanded_levels(blocks / length))
     return Interval(value, float(low), float(high), blocks)
@@ -173,3 +175,41 @@ def drawdown(r: Floats) -> float:
     """
     path = np.concatenate([[0.0], np.cumsum(np.asarray(r, dtype=np.float64))])
     return float((np.maximum.accumulate(path) - path).max())
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows with their outcome and a probability of it."""
+
+    decided_at: NDArray[np.int64]
+    known_at: NDArray[np.int64]
+    won: NDArray[np.bool_]
+    r: Floats
+    probability: Floats
+
+
+def base_rate(won: NDArray[np.bool_]) -> Float64:
+    """The rows' own share of wins, for every row.
+
+    It is the hardest constant to beat: a model cannot pass for skilled by knowing a more recent rate.
+    """
+    return np.full(len(won), np.clip(won.mean(), 1e-6, 1 - 1e-6), dtype=np.float64)
+
+
+def improvement(scored: Scored, baseline: Floats, seed: int) -> Interval:
+    """Mean log loss of `baseline` (a probability for each row) less that of the model."""
+    difference = log_loss(scored.won, baseline) - log_loss(scored.won, scored.probability)
+    starts, block = block_index(scored.decided_at)
+    count = block_sums(block, np.ones(len(block)), len(starts))
+    return bootstrap_ratio(block_sums(block, difference, len(starts)), count, seed=seed)
+
+
+def selection(scored: Scored, chosen: NDArray[np.bool_], seed: int) -> tuple[Interval, Interval]:
+    """Mean R of the chosen rows, and how much more it is than of all rows."""
+    starts, block = block_index(scored.decided_at)
+    trades = (
+        block_sums(block, np.where(chosen, scored.r, 0.0), len(starts)),
+        block_sums(block, chosen, len(starts)),
+    )
+    everything = block_sums(block, scored.r, len(starts)), block_sums(block, np.ones(len(block)), len(starts))
+    return bootstrap_ratio(*trades, seed=seed), bootstrap_difference(trades, everything, seed=seed)

@@ -204,3 +204,50 @@ def concatenate(parts: Sequence[TrainingSet]) -> TrainingSet:
         decision_spec_id=first.decision_spec_id,
         decision_names=first.decision_names,
     )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers in order of time, purged: no outcome of an earlier part is known within a later one."""
+
+    fit: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    """Stops the training early and calibrates."""
+    holdout: NDArray[np.int64]
+    """Judges; nothing is fitted to it."""
+    validation_start_ms: int
+    holdout_start_ms: int
+
+
+def split_in_time(
+    decided_at: NDArray[np.int64],
+    known_at: NDArray[np.int64],
+    *,
+    holdout_start_ms: int,
+    validation_fraction: float,
+    embargo_ms: int,
+) -> Split:
+    """Cut rows (ascending in `decided_at`) into fit, validation and holdout.
+
+    The validation part is the last `validation_fraction` of the rows decided before the holdout. A row is
+    dropped when its outcome was known later than `embargo_ms` before the next part begins, since windows and
+    slow features of that part still look back on it.
+
+    >>> hours = np.arange(100, dtype=np.int64) * 3_600_000
+    >>> cut = split_in_time(hours, hours + 3_600_000, holdout_start_ms=80 * 3_600_000, validation_fraction=0.25,
+    ...                     embargo_ms=4 * 3_600_000)
+    >>> [(int(part[0]), int(part[-1])) for part in (cut.fit, cut.validation, cut.holdout)]
+    [(0, 54), (60, 74), (80, 99)]
+    """
+    before = decided_at[decided_at < holdout_start_ms]
+    first = int(len(before) * (1 - validation_fraction))
+    validation_start_ms = int(before[first]) if first < len(before) else holdout_start_ms
+    fit = known_at < validation_start_ms - embargo_ms
+    validation = (decided_at >= validation_start_ms) & (known_at < holdout_start_ms - embargo_ms)
+    return Split(
+        fit=np.flatnonzero(fit & (decided_at < validation_start_ms)),
+        validation=np.flatnonzero(validation & (decided_at < holdout_start_ms)),
+        holdout=np.flatnonzero(decided_at >= holdout_start_ms),
+        validation_start_ms=validation_start_ms,
+        holdout_start_ms=holdout_start_ms,
+    )

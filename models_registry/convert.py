@@ -1,0 +1,151 @@
+"""Keras to TFLite, in a subprocess: a converter that crashes takes a format with it, not the run.
+
+`python -m models_registry.convert MODEL.keras REPRESENTATIVE.npy FOLDER FORMAT…` converts to each format in
+turn and tries every file before it says so on its standard output. `convert` runs that, with a time limit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FP32 = "tflite_fp32"
+INT8 = "tflite_int8"
+FORMATS = (FP32, INT8)
+
+SMALLEST_BYTES = 1024
+"""A converter that loses the weights still writes a file, of a few hundred bytes."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of one format: `path` of a file that loads and gives finite numbers, or why there is none."""
+
+    format: str
+    path: Path | None
+    failed: str | None
+
+
+def convert(
+    model: Path,
+    representative: NDArray[np.float32],
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    *,
+    time_limit_s: float = 180.0,
+    worker: Sequence[str] = (sys.executable, "-m", "models_registry.convert"),
+) -> dict[str, Converted]:
+    """Convert the Keras file `model` to every format, as `folder/FORMAT.tflite`.
+
+    `representative [n, ...]` calibrates INT8. A format whose conversion fails, crashes the subprocess or
+    exceeds `time_limit_s` is reported as failed, and the remaining ones are tried in a new subprocess.
+    """
+    results: dict[str, Converted] = {}
+    with tempfile.TemporaryDirectory(prefix="convert-") as scratch:
+        data = Path(scratch) / "representative.npy"
+        np.save(data, representative)
+        while remaining := [name for name in formats if name not in results]:
+            report = _run([*worker, str(model), str(data), str(folder), *remaining], Path(scratch), time_limit_s)
+            for name, failed in report.finished.items():
+                results[name] = _checked(name, folder / f"{name}.tflite", failed)
+            unfinished = [name for name in remaining if name not in results]
+            if unfinished:
+                # Whatever ended the subprocess happened in the format that was next.
+                results[unfinished[0]] = Converted(unfinished[0], None, report.ended)
+    return results
+
+
+@dataclass(frozen=True)
+class _Report:
+    finished: dict[str, str | None]
+    ended: str
+
+
+def _run(command: list[str], scratch: Path, time_limit_s: float) -> _Report:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    package = str(Path(__file__).resolve().parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    with (scratch / "stdout").open("wb") as out, (scratch / "stderr").open("wb") as err:
+        try:
+            code = subprocess.run(
+                command, stdout=out, stderr=err, env=environment, timeout=time_limit_s, check=False
+            ).returncode
+            ended = _exit_words(code)
+        except subprocess.TimeoutExpired:
+            ended = f"conversion exceeded its time limit of {time_limit_s:g} s"
+    tail = (scratch / "stderr").read_text(errors="replace").strip().splitlines()[-1:]
+    finished: dict[str, str | None] = {}
+    for line in (scratch / "stdout").read_text(errors="replace").splitlines():
+        if line.startswith('{"format"'):
+            entry = json.loads(line)
+            finished[entry["format"]] = entry["failed"]
+    return _Report(finished, ": ".join([ended, *tail]))
+
+
+def _exit_words(code: int) -> str:
+    if code < 0:
+        return f"conversion was killed by {signal.Signals(-code).name}"
+    return f"conversion ended with exit code {code} before it was done"
+
+
+def _checked(name: str, path: Path, failed: str | None) -> Converted:
+    if failed is not None:
+        return Converted(name, None, failed)
+    size = path.stat().st_size if path.is_file() else 0
+    if size < SMALLEST_BYTES:
+        return Converted(name, None, f"the converted file has {size} bytes")
+    return Converted(name, path, None)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The subprocess: convert, try the file, and report each format in one line of JSON."""
+    model_path, data_path, folder, *formats = arguments
+    import keras
+
+    model = keras.models.load_model(model_path, compile=False)
+    representative = np.load(data_path)
+    for name in formats:
+        path = Path(folder) / f"{name}.tflite"
+        failed = None
+        try:
+            path.write_bytes(_to_tflite(model, representative, name))
+            failed = _try(path, representative[:64])
+        except (ValueError, RuntimeError, TypeError, OSError) as error:
+            failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        sys.stdout.write(json.dumps({"format": name, "failed": failed}) + "\n")
+        sys.stdout.flush()
+
+
+def _to_tflite(model: object, representative: NDArray[np.float32], name: str) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if name == INT8:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([row[None]] for row in representative)
+        # Float input and output: quantising in numpy is slower than in the graph.
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    elif name != FP32:
+        raise ValueError(f"unknown format {name}, known are {', '.join(FORMATS)}")
+    return bytes(converter.convert())
+
+
+def _try(path: Path, rows: NDArray[np.float32]) -> str | None:
+    from models_registry.sessions import TfliteSession
+
+    outputs = TfliteSession(path).run(rows)
+    return None if all(np.isfinite(values).all() for values in outputs) else "the converted file gives NaN"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
