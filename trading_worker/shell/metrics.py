@@ -113,6 +113,7 @@ class Board:
     messages: int = 0
     prices: int = 0
     bars_fetched: int = 0
+    fetch_failures: int = 0
     bars_revised: int = 0
     signals_total: int = 0
     r_sum: float = 0.0
@@ -201,6 +202,7 @@ def _counters(board: Board) -> Iterator[Metric]:
         "messages": ("stream messages received", board.messages),
         "prices": ("price updates handed to the engine", board.prices),
         "bars_fetched": ("bars fetched over REST after the start", board.bars_fetched),
+        "fetch_failures": ("requests for bars that the venue did not answer", board.fetch_failures),
         "bars_revised": ("bars that came again with other numbers", board.bars_revised),
         "signals": ("signals", board.signals_total),
         "segments_published": ("journal segments written to the lake", board.segments_published),

@@ -18,6 +18,7 @@ The rules
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,7 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market.bars import BAR, MINUTE_MS, Bars
+from trading_worker.wave import MinuteBars
 
+ASK_AT_MOST = 2
 NEVER = -1
 """`fed` of a series of which no bar was ever delivered: nothing before its first bar is missing."""
 
@@ -42,26 +45,24 @@ class Offer(Enum):
     OFF_GRID = "it is not one whole UTC minute"
 
 
-@dataclass(frozen=True, slots=True)
-class MinuteBars:
-    """Bars of one minute: `rows` int64[k] ascending, `bars` BAR[k], both closed at `time_ms` (ms UTC)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Minute:
+    """One wave before it is given funding: its bars, and late bars to be fed first.
+
+    `rows` int64[k] ascending and `bars` BAR[k] closed at `time_ms` (ms UTC); `absent` int64 are the rows without;
+    `late` ascends in time.
+    """
 
     time_ms: int
     rows: NDArray[np.int64]
     bars: Bars
-
-
-@dataclass(frozen=True, slots=True)
-class Minute(MinuteBars):
-    """One wave: its bars, the rows that were absent, and late bars to be fed first, ascending in time."""
-
     absent: NDArray[np.int64]
     late: tuple[MinuteBars, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Rows whose bars with open time in [start_ms, end_ms) should have been here."""
+    """Rows whose bars with open time in [start_ms, end_ms) should have been here, and for which REST was not asked."""
 
     rows: tuple[int, ...]
     start_ms: int
@@ -76,7 +77,7 @@ class _Series:
     absent_waves: int = 0
     last: np.void | None = None
     held: dict[int, np.void] = field(default_factory=dict)
-    nonexistent: set[int] = field(default_factory=set)
+    asked: Counter[int] = field(default_factory=Counter)
 
 
 def gather(time_ms: int, found: Iterable[tuple[int, np.void]]) -> MinuteBars:
@@ -147,18 +148,28 @@ class WaveAssembler:
             return None
         first = last = None
         for close in range(series.fed + MINUTE_MS, open_time, MINUTE_MS):
-            if close in series.held or close in series.nonexistent or row in self._pending.get(close, ()):
+            if series.asked[close] >= ASK_AT_MOST or self.known(row, close) is not None:
                 continue
             first = close if first is None else first
             last = close
         return None if first is None or last is None else (first - MINUTE_MS + 1, last + 1)
 
-    def nonexistent(self, row: int, start_ms: int, end_ms: int) -> None:
-        """Note that REST was asked for [start_ms, end_ms) of `row`: what it did not give is not asked for again."""
+    def asked(self, row: int, start_ms: int, end_ms: int) -> None:
+        """Note that REST has answered for [start_ms, end_ms) of `row`, and its bars were offered.
+
+        What it did not have is asked for once more before the series' next bar, and then given up.
+        """
         series = self._series[row]
         for close in range(max(start_ms + MINUTE_MS - 1, series.fed + MINUTE_MS), end_ms, MINUTE_MS):
-            if close not in series.held and row not in self._pending.get(close, ()):
-                series.nonexistent.add(close)
+            if self.known(row, close) is None:
+                series.asked[close] += 1
+
+    def known(self, row: int, close: int) -> np.void | None:
+        """The bar of `row` that closes at `close`, if it waits or was the last to leave."""
+        series = self._series[row]
+        if close == series.fed:
+            return series.last
+        return series.held.get(close) if close in series.held else self._pending.get(close, {}).get(row)
 
     def offer(self, row: int, bar: np.void) -> Offer:
         """Take one closed bar of series `row`; what it answers other than `WAVE` and `LATE` was not taken."""
@@ -167,13 +178,11 @@ class WaveAssembler:
             return Offer.OFF_GRID
         if close < series.fed:
             return Offer.OLDER
-        known = series.last if close == series.fed else series.held.get(close)
-        known = self._pending.get(close, {}).get(row) if known is None else known
+        known = self.known(row, close)
         if known is not None:
             return Offer.REPEATED if _same(known, bar) else Offer.REVISED
         if close == series.fed:
             return Offer.REPEATED
-        series.nonexistent.discard(close)
         if close <= self.wave_ms:
             series.held[close] = bar
             return Offer.LATE
@@ -192,7 +201,7 @@ class WaveAssembler:
         if venue_ms < self.next_ms + self.deadline_ms:
             return None
         present = self._pending.get(self.next_ms, {})
-        rows = tuple(row for row in self._waited() if row not in present)
+        rows = tuple(row for row in self._waited() if row not in present and not self._series[row].asked[self.next_ms])
         end_ms = (venue_ms - self.deadline_ms) // MINUTE_MS * MINUTE_MS
         return Overdue(rows, self.next_ms - MINUTE_MS + 1, max(end_ms, self.next_ms + 1))
 
@@ -211,7 +220,7 @@ class WaveAssembler:
             for close, held in series.held.items():
                 late.setdefault(close, []).append((row, held))
             series.held.clear()
-            series.nonexistent.clear()
+            series.asked.clear()
             series.fed, series.last, series.absent_waves = time_ms, bar, 0
         self.wave_ms = time_ms
         now = gather(time_ms, present.items())

@@ -100,13 +100,25 @@ def test_what_was_taken_already_is_told_apart_from_what_is_new() -> None:
     assert waves.offer(0, shifted) is Offer.OFF_GRID
 
 
-def test_missing_names_the_minutes_to_fetch_and_does_not_ask_twice_for_what_the_venue_lacks() -> None:
+def test_missing_names_the_minutes_to_fetch_and_gives_up_what_the_venue_lacks() -> None:
     waves = assembler(1)
     assert waves.missing(0, START) is None
     assert waves.missing(0, START + 3 * MINUTE_MS) == (START, START + 3 * MINUTE_MS)
     waves.offer(0, bar(1))
-    waves.nonexistent(0, START, START + 3 * MINUTE_MS)
+    waves.asked(0, START, START + 3 * MINUTE_MS)
+    assert waves.missing(0, START + 3 * MINUTE_MS) == (START, START + 3 * MINUTE_MS), "asked at the deadline, once more"
+    waves.asked(0, START, START + 3 * MINUTE_MS)
     assert waves.missing(0, START + 3 * MINUTE_MS) is None
+
+
+def test_rest_is_asked_once_at_the_deadline() -> None:
+    waves = assembler(2)
+    overdue = waves.overdue(close(0) + 5_000)
+    assert overdue is not None
+    waves.asked(0, overdue.start_ms, overdue.end_ms)
+    again = waves.overdue(close(0) + 5_000)
+    assert again is not None
+    assert again.rows == (1,)
     assert WaveAssembler(CLOSE0, [NEVER]).missing(0, START + 3 * MINUTE_MS) is None
 
 
