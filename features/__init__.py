@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from features.decision_spec import DECISION_SPEC
+from features.compilation import compile_all
+from features.decision_spec import DECISION_SPEC, DecisionSpec
 from features.default import SPEC
 from features.engine import FeatureEngine, compute
+from features.spec import FeatureSpec
 
-__all__ = ["DECISION_SPEC", "SPEC", "FeatureEngine", "compute"]
+__all__ = ["DECISION_SPEC", "SPEC", "DecisionSpec", "FeatureEngine", "FeatureSpec", "compile_all", "compute"]

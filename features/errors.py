@@ -40,3 +40,7 @@ class SpecInvalid(FeatureError):
 
 class PositionsUnusable(FeatureError):
     """An array that cannot hold positions: mend the caller, nothing was changed."""
+
+
+class SplitImpossible(FeatureError):
+    """Labels that cannot be split as asked: take fewer folds, or gather more labels."""

@@ -19,7 +19,7 @@ NEGLIGIBLE = 1e-12
 """A spread of prices below this fraction of the price is rounding, and counts as none."""
 
 
-def wilder_warmup(period: int, remnant: float = 2e-5) -> int:
+def wilder_warmup(period: int, remnant: float = 2.1e-5) -> int:
     """Bars after which Wilder's average has forgotten its first ones: seeded over `period`, then to `remnant`.
 
     >>> wilder_warmup(14)

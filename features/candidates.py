@@ -1,0 +1,50 @@
+"""Which trades are considered at all, by one rule for history and live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.decision_spec import DECISION_SPEC, DecisionSpec
+from features.rules import rule_signal
+
+RULE, EVENT = 1, 2
+"""`kind`: a signal of the rule strategy; a CUSUM event, which is considered in both directions."""
+
+KIND = {RULE: "rule", EVENT: "event"}
+"""The kinds' names."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Trades to consider, by row and within a row long first; a direction appears once a row."""
+
+    index: NDArray[np.int64]
+    """[m] which decision row."""
+    direction: NDArray[np.int8]
+    """[m] 1 long, -1 short."""
+    kind: NDArray[np.uint8]
+    """[m] `RULE` or `EVENT`; a rule signal at an event is a rule signal."""
+
+
+def candidates(
+    decision: NDArray[np.float32], spec: DecisionSpec = DECISION_SPEC, ready: NDArray[np.bool_] | None = None
+) -> Candidates:
+    """The candidates among decision rows [k, D]: rule signals, and CUSUM events in both directions.
+
+    `ready` [k] leaves out rows that are not; without it every row is considered.
+    """
+    signal = rule_signal(decision, spec)
+    event = np.abs(decision[:, spec.index(f"{spec.timeframes[0]}.cusum_event")]) == 1.0
+    if ready is not None:
+        signal = np.where(ready, signal, np.int8(0))
+        event = event & ready
+    kinds = np.zeros((len(decision), 2), dtype=np.uint8)
+    kinds[event] = EVENT
+    kinds[signal == 1, 0] = RULE
+    kinds[signal == -1, 1] = RULE
+    index, side = np.nonzero(kinds)
+    direction = np.where(side == 0, 1, -1).astype(np.int8)
+    return Candidates(index.astype(np.int64), direction, kinds[index, side])
