@@ -47,13 +47,15 @@ class EpochStarted(Event, frozen=True, kw_only=True):
 class WaveClosed(Event, frozen=True, kw_only=True):
     """The composition of a wave and how many candidates passed each filter; first of the wave's events.
 
-    Written for every wave that decides (a 5m close) and for any minute with absentees.
+    Written for every wave that decides (a 5m close) and for any minute with absentees or late bars.
     """
 
     decided: bool
     present: int
     absent: tuple[str, ...]
     bundle: str
+    late: tuple[tuple[str, int], ...] = ()
+    """(symbol, open_time) of bars absent from earlier waves that were fed before this one."""
     ready: int = 0
     """Symbols whose features were warm."""
     candidates: int = 0
@@ -190,22 +192,38 @@ class PositionClosed(Event, frozen=True, kw_only=True):
     r: float
     """Profit after fees and funding, in units of the initial risk."""
     best: float
-    """Best excursion in R."""
+    """Best excursion in R, before costs."""
     worst: float
-    """Worst excursion in R."""
+    """Worst excursion in R, before costs."""
     funding: float
-    """Funding paid (positive) or received (negative)."""
+    """Funding paid (received when negative), in price units per unit held."""
     quality: float
     confidence: float
     strategy: str
     bundle: str
     decision_spec: str
     ticks_outcome: int | None = None
-    """Which barrier the price updates touched first (0: none); None when a restart broke the observation."""
+    """Which barrier price updates touched first: 1 target, 2 stop, 0 neither. None when they were not seen throughout:
+    a restart came between, or there were none."""
     ticks_touched_at: int | None = None
     ticks_best: float | None = None
     ticks_worst: float | None = None
     ticks_disagree: bool | None = None
+
+
+class PositionLost(Event, frozen=True, kw_only=True):
+    """A virtual position whose path was not seen: bars of its symbol are missing. It is no label."""
+
+    position_id: str
+    symbol: str
+    direction: int
+    decided_at: int
+    opened_at: int
+    """0 when it was still waiting for its entry."""
+    kind: int
+    last_seen: int
+    """Close of the last bar that was seen in time."""
+    bundle: str
 
 
 class BundleSwapped(Event, frozen=True, kw_only=True):
@@ -246,6 +264,7 @@ AnyEvent = (
     | PositionOpened
     | PositionVoided
     | PositionClosed
+    | PositionLost
     | BundleSwapped
     | BundleRefused
     | RecoveryDiverged

@@ -1,19 +1,44 @@
-"""The backtest: recorded bars through the same engine as live, as fast as it can."""
+"""The backtest: recorded bars through the same engine as live, as fast as it can.
+
+A replay is complete where live is not: every recorded bar is in its wave, and no price update comes between. So its
+digest depends on bars, fundings, bundle and settings alone.
+"""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from market.bars import Bars
-from trading_worker.engine import PredictorLike
-from trading_worker.events import AnyEvent
+from features.barriers import OUTCOME, CostModel, TradePlan
+from features.decision import DecisionState
+from features.decision_spec import DECISION_SPEC, DecisionSpec
+from market.bars import MINUTE_MS, Bars
+from market.funding import Fundings
+from market.sources.recorded import RecordedMarket
+from models_registry.manifest import Manifest, SpecPin, TrainingRecord
+from models_registry.runtime import Predictor
+from trading_worker.engine import Engine, PredictorLike
+from trading_worker.events import AnyEvent, Digest, PositionClosed, kind
+from trading_worker.recorded_waves import Stretch, covered, recorded_waves
 from trading_worker.settings import EngineSettings
+
+Progress = Callable[[int, int], None]
+"""Called now and then with the minutes done and the minutes there are."""
+
+PROGRESS_EVERY = 1440
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeSummary:
+    """Positions that ended in one way."""
+
+    count: int
+    mean_r: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +47,115 @@ class ReplayResult:
 
     events: list[AnyEvent]
     digest: str
-    counts: dict[str, int] = field(default_factory=dict)
-    """Events by kind."""
+    """Of the events; the same input gives the same digest."""
+    stretch: Stretch
+    bars: int
+    """1m bars that were fed, warming included."""
+    symbols: int
+    seconds: float
+    """How long it took; not part of the digest."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Events by kind, in order of name."""
+        return dict(sorted(Counter(kind(event) for event in self.events).items()))
+
+    @property
+    def closed(self) -> list[PositionClosed]:
+        """The positions that ended, in order."""
+        return [event for event in self.events if isinstance(event, PositionClosed)]
+
+    @property
+    def mean_r(self) -> float:
+        """Mean R of all closed positions, net of costs; NaN when there is none."""
+        return _mean_r(self.closed)
+
+    @property
+    def outcomes(self) -> dict[str, OutcomeSummary]:
+        """Count and mean R by outcome, in order of code."""
+        closed = self.closed
+        found: dict[str, OutcomeSummary] = {}
+        for code in sorted({event.outcome for event in closed}):
+            ended = [event for event in closed if event.outcome == code]
+            found[OUTCOME[code]] = OutcomeSummary(len(ended), _mean_r(ended))
+        return found
+
+    @property
+    def bars_per_second(self) -> float:
+        """Throughput."""
+        return self.bars / self.seconds if self.seconds else float("nan")
+
+
+def _mean_r(closed: list[PositionClosed]) -> float:
+    return float(np.mean([event.r for event in closed])) if closed else float("nan")
+
+
+def plain_predictor(spec: DecisionSpec = DECISION_SPEC, plan: TradePlan | None = None) -> Predictor:
+    """A bundle without any model: every component is its plain version. Its version is `plain`."""
+    plan, costs = plan or TradePlan(), CostModel()
+    manifest = Manifest(
+        bundle_version="plain",
+        created_ms=0,
+        parent=None,
+        code_version="",
+        decision_spec=SpecPin(id=spec.id, names=list(spec.names)),
+        plan={
+            "stop_atr": plan.stop_atr,
+            "target_atr": plan.target_atr,
+            "horizon_minutes": float(plan.horizon_minutes),
+        },
+        costs={"fee_bps": costs.fee_bps, "spread_bps": costs.spread_bps, "slippage_bps": costs.slippage_bps},
+        training=TrainingRecord(
+            start_ms=0, end_ms=0, last_known_at=0, rows=0, live_labels=0, data_hash="", seed=0, holdout_start_ms=0
+        ),
+        components={},
+        golden=None,
+    )
+    return Predictor(Path(), manifest)
 
 
 def replay(
     bars: Mapping[str, Bars],
-    funding: Mapping[str, NDArray[np.void]],
+    funding: Mapping[str, Fundings],
     predictor: PredictorLike,
     settings: EngineSettings | None = None,
     *,
     start_ms: int | None = None,
     end_ms: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    on_events: Callable[[list[AnyEvent]], None] | None = None,
 ) -> ReplayResult:
-    """Run 1m bars through an engine; minutes before `start_ms` only warm the features."""
-    raise NotImplementedError
+    """Run 1m `bars` of some symbols, and their `funding`, through an engine.
 
-
-def replay_command(klines: Path, bundle: Path | None = None, **options: Any) -> ReplayResult:
-    """What `perpforge replay` does."""
-    raise NotImplementedError
+    Minutes that open in [start_ms, end_ms) are replayed; earlier ones only warm the features. The universe is
+    the keys of `bars`, in their order. `on_events` is given each wave's events as they come, for a journal.
+    Raises `NothingRecorded` when no bar lies in the stretch, `SwapRefused` when the bundle needs another
+    DecisionSpec than this program computes.
+    """
+    began = time.perf_counter()
+    symbols = tuple(bars)
+    stretch = covered(bars, start_ms, end_ms)
+    state = DecisionState(symbols)
+    state.catch_up({symbol: minutes[minutes["open_time"] < stretch.start_ms] for symbol, minutes in bars.items()})
+    engine = Engine(symbols, predictor, settings, state=state)
+    digest, events = Digest(), list[AnyEvent]()
+    for done, wave in enumerate(recorded_waves(bars, funding, symbols, stretch)):
+        came = engine.on_wave(wave)
+        if came:
+            digest.update(came)
+            events += came
+            if on_events is not None:
+                on_events(came)
+        if progress is not None and done % PROGRESS_EVERY == 0:
+            progress(done, stretch.minutes)
+    if progress is not None:
+        progress(stretch.minutes, stretch.minutes)
+    fed = sum(int(np.searchsorted(minutes["open_time"], stretch.end_ms)) for minutes in bars.values())
+    return ReplayResult(
+        events=events,
+        digest=digest.hexdigest(),
+        stretch=stretch,
+        bars=fed,
+        symbols=len(symbols),
+        seconds=time.perf_counter() - began,
+    )

@@ -10,16 +10,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from features.barriers import CostModel, TradePlan
 from trading_worker.errors import SettingInvalid, UnknownStrategy
 from trading_worker.strategies import strategy
-
-if TYPE_CHECKING:
-    from features.barriers import CostModel, TradePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,8 @@ class EngineSettings:
     would overlap almost wholly."""
     abstain_when_unlike: bool = True
     """Drop candidates whose window is unlike the training data."""
+    silence_grace_minutes: int = 60
+    """How long after its expiry a position waits for a bar of a silent symbol before it is given up."""
     plan: TradePlan | None = None
     """Stop, target and horizon; None takes those that the bundle was trained with."""
     costs: CostModel | None = None

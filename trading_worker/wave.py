@@ -12,6 +12,15 @@ from market.bars import BAR, Bars
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class MinuteBars:
+    """Bars of one minute: `rows` int64[k] ascending, `bars` BAR[k], all closed at `time_ms`."""
+
+    time_ms: int
+    rows: NDArray[np.int64]
+    bars: Bars
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Wave:
     """One minute's closed bars of the engine's symbols, complete or cut at a deadline.
 
@@ -25,13 +34,17 @@ class Wave:
     bars
         BAR[k], one for each of `rows`.
     funding_rate
-        float64[S], the last funding rate known by `time_ms` for every symbol (a fraction per interval), NaN if none.
+        float64[S], the rate of each symbol's last funding by `time_ms` (a fraction of notional), NaN if none is known.
+        This and the next are what `features.funding_clock.funding_known` tells, in history too.
     next_funding_ms
-        int64[S], when each symbol is charged next, 0 if not known.
+        int64[S], when each symbol is charged next, -1 if not known.
     funding_now
         float64[S], the rate charged inside this minute, NaN where none is.
     absent
         Symbols that should have had a bar and did not (by the deadline, when live).
+    late
+        Bars that were absent from earlier waves, ascending in time, each older than its symbol's bar in `bars`. They
+        are fed first, so that features and positions see every minute; nothing is decided on them.
     unknown
         (symbol, open_time) of bars of symbols that the engine does not have: journaled as rejected.
     """
@@ -43,6 +56,7 @@ class Wave:
     next_funding_ms: NDArray[np.int64]
     funding_now: NDArray[np.float64]
     absent: tuple[str, ...] = ()
+    late: tuple[MinuteBars, ...] = ()
     unknown: tuple[tuple[str, int], ...] = ()
 
     @staticmethod
@@ -64,7 +78,7 @@ class Wave:
             rows=np.array([row for row, _ in known], dtype=np.int64),
             bars=np.array([bar for _, bar in known], dtype=BAR),
             funding_rate=np.full(count, np.nan) if funding_rate is None else funding_rate,
-            next_funding_ms=np.zeros(count, dtype=np.int64) if next_funding_ms is None else next_funding_ms,
+            next_funding_ms=np.full(count, -1, dtype=np.int64) if next_funding_ms is None else next_funding_ms,
             funding_now=np.full(count, np.nan) if funding_now is None else funding_now,
             absent=absent,
             unknown=tuple((s, int(bar["open_time"])) for s, bar in sorted(bars.items()) if s not in row_of),

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-RULE = 1
-"""Candidate kind: the rules gave a signal in this direction."""
-EVENT = 2
-"""Candidate kind: a CUSUM event, offered in both directions."""
+from features.candidates import EVENT, RULE
+
+__all__ = ["EVENT", "RULE", "Choice", "Proposals", "Strategy", "best_per_row", "take"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,193 @@
+"""From one decision wave to signals: candidates, one batched prediction, the strategy, the filters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.barriers import TradePlan
+from features.candidates import Candidates, candidates
+from features.decision import DecisionWave
+from features.decision_spec import DecisionSpec
+from features.quality import quality
+from market.bars import MINUTE_MS
+from trading_worker.events import Signal
+from trading_worker.settings import EngineSettings
+from trading_worker.strategies import Proposals, strategy
+from trading_worker.virtual_positions import position_id
+
+
+class PredictionLike(Protocol):
+    """What is read of a `models_registry.runtime.Prediction`."""
+
+    @property
+    def reconstruction_error(self) -> NDArray[np.float32]:
+        """[k], NaN when the autoencoder is replaced by its plain version."""
+
+    @property
+    def unlike(self) -> NDArray[np.bool_]:
+        """[k], whether the window is unlike the training data."""
+
+    @property
+    def win_probability(self) -> NDArray[np.float32]:
+        """[m]"""
+
+
+class PredictorLike(Protocol):
+    """What is asked of a `models_registry.runtime.Predictor`."""
+
+    @property
+    def manifest(self) -> Any:
+        """A `models_registry.manifest.Manifest`."""
+
+    @property
+    def fallbacks(self) -> Mapping[str, str]:
+        """The components that their plain version stands in for, with the reason."""
+
+    def predict(
+        self,
+        decision: NDArray[np.float32],
+        windows: NDArray[np.float32],
+        index: NDArray[np.int64],
+        direction: NDArray[np.int8],
+        *,
+        kind: NDArray[np.uint8] | None = None,
+        quality: NDArray[np.float32] | None = None,
+    ) -> PredictionLike:
+        """See `models_registry.runtime.Predictor.predict`: no result depends on what else is in its batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What came of a wave: signals in order of row, and how many candidates each filter kept back."""
+
+    signals: tuple[Signal, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    """Fields of `events.WaveClosed`."""
+
+
+class _Scored(NamedTuple):
+    proposals: Proposals
+    lines: NDArray[np.int64]
+    """[k'] line in the wave of each line of `proposals.decision`."""
+    error: NDArray[np.float32]
+    """[k']"""
+    unlike: int
+
+
+def bundle_plan(predictor: PredictorLike) -> TradePlan:
+    """The plan that the bundle was trained with; the default one when its manifest names none."""
+    plan: dict[str, float] = predictor.manifest.plan
+    if not plan:
+        return TradePlan()
+    return TradePlan(
+        stop_atr=plan["stop_atr"], target_atr=plan["target_atr"], horizon_minutes=int(plan["horizon_minutes"])
+    )
+
+
+def decide(
+    wave: DecisionWave,
+    spec: DecisionSpec,
+    symbols: Sequence[str],
+    predictor: PredictorLike,
+    settings: EngineSettings,
+    followed: NDArray[np.int64],
+) -> Decided:
+    """The signals of a wave, at most one per symbol. Pure.
+
+    `followed` int64[S, 2] says how many positions each symbol has, long and short. In order: candidates on warm
+    rows; their scores in one call; symbols unlike the training data are left out; the strategy chooses; then the
+    least quality, the least confidence and the most positions per symbol and direction.
+    """
+    found = candidates(wave.decision, spec, wave.ready)
+    counts = {"ready": int(wave.ready.sum()), "candidates": int(found.index.size)}
+    if not found.index.size:
+        return Decided((), counts)
+    scored = _score(wave, found, spec, predictor, settings)
+    proposals = scored.proposals
+    choice = strategy(settings.strategy_mode)(proposals)
+    fine = proposals.quality[choice.chosen] >= np.float32(settings.min_quality)
+    sure = choice.confidence >= np.float32(settings.min_confidence)
+    rows = wave.rows[scored.lines[proposals.row[choice.chosen]]]
+    side = (proposals.direction[choice.chosen] < 0).astype(np.int64)
+    room = followed[rows, side] < settings.max_open_per_symbol
+    counts |= {
+        "unlike": scored.unlike,
+        "not_chosen": int(proposals.row.size - choice.chosen.size),
+        "below_quality": int((~fine).sum()),
+        "below_confidence": int((fine & ~sure).sum()),
+        "occupied": int((fine & sure & ~room).sum()),
+    }
+    taken = np.flatnonzero(fine & sure & room)
+    plan = settings.plan or bundle_plan(predictor)
+    about = {
+        "strategy": settings.strategy_mode,
+        "bundle": str(predictor.manifest.bundle_version),
+        "decision_spec": spec.id,
+        "fallbacks": tuple(sorted(predictor.fallbacks)),
+    }
+    signals = tuple(
+        _signal(wave, scored, int(choice.chosen[at]), float(choice.confidence[at]), symbols, plan, about)
+        for at in taken[np.argsort(rows[taken], kind="stable")]
+    )
+    return Decided(signals, counts)
+
+
+def _score(
+    wave: DecisionWave, found: Candidates, spec: DecisionSpec, predictor: PredictorLike, settings: EngineSettings
+) -> _Scored:
+    """All candidates with their scores. Only lines with a candidate are predicted."""
+    lines, row = np.unique(found.index, return_inverse=True)
+    row = row.astype(np.int64)
+    decision = wave.decision[lines]
+    score = quality(decision[row], found.direction, spec)
+    prediction = predictor.predict(decision, wave.windows[lines], row, found.direction, kind=found.kind, quality=score)
+    like = np.ones(row.size, dtype=np.bool_)
+    if settings.abstain_when_unlike:
+        like = ~np.asarray(prediction.unlike)[row]
+    proposals = Proposals(
+        names=spec.names,
+        decision=decision,
+        row=row[like],
+        direction=found.direction[like],
+        kind=found.kind[like],
+        win_probability=prediction.win_probability[like],
+        quality=score[like],
+    )
+    return _Scored(proposals, lines, prediction.reconstruction_error, int(row.size - proposals.row.size))
+
+
+def _signal(
+    wave: DecisionWave,
+    scored: _Scored,
+    at: int,
+    confidence: float,
+    symbols: Sequence[str],
+    plan: TradePlan,
+    about: Mapping[str, Any],
+) -> Signal:
+    proposals = scored.proposals
+    line = int(scored.lines[proposals.row[at]])
+    symbol, direction = symbols[int(wave.rows[line])], int(proposals.direction[at])
+    close, atr = float(wave.close[line]), float(wave.atr[line])
+    stop, target = plan.levels(close, atr, direction)
+    return Signal(
+        time_ms=wave.time_ms,
+        position_id=position_id(symbol, wave.time_ms, direction),
+        symbol=symbol,
+        direction=direction,
+        kind=int(proposals.kind[at]),
+        reference=close,
+        atr=atr,
+        stop=stop,
+        target=target,
+        expiry_ms=wave.time_ms + plan.horizon_minutes * MINUTE_MS,
+        confidence=confidence,
+        quality=float(proposals.quality[at]),
+        reconstruction_error=float(scored.error[proposals.row[at]]),
+        **about,
+    )

@@ -1,0 +1,71 @@
+"""Snapshots as bytes: named arrays and plain values, versioned and checksummed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from trading_worker.errors import SnapshotRefused
+
+_HEAD = struct.Struct("<6sH32s")
+_MAGIC = b"PFSNAP"
+VERSION = 1
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine is, apart from its bundle."""
+
+    time_ms: int
+    symbols: tuple[str, ...]
+    decision_spec: str
+    bundle: str
+    names: tuple[str, ...]
+    """Strings that position details refer to."""
+    counters: dict[str, int]
+    owed: list[tuple[int, int, float]]
+    """Funding charged in minutes whose bar was absent: row, close time, rate."""
+    arrays: dict[str, bytes]
+    """Every array in numpy's own format, without pickling."""
+
+
+def pack_array(array: NDArray[Any]) -> bytes:
+    """An array as bytes, structured dtypes included."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array) if array.ndim else array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpack_array(data: bytes) -> NDArray[Any]:
+    """The array of `pack_array`."""
+    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
+def encode(body: Body) -> bytes:
+    """The snapshot's bytes."""
+    payload = msgspec.msgpack.encode(body)
+    return _HEAD.pack(_MAGIC, VERSION, hashlib.sha256(payload).digest()) + payload
+
+
+def decode(snapshot: bytes) -> Body:
+    """The body of `encode`; `SnapshotRefused` when the bytes are another version, damaged or none at all."""
+    if len(snapshot) < _HEAD.size:
+        raise SnapshotRefused(f"it has {len(snapshot)} bytes, which is less than its header")
+    magic, version, digest = _HEAD.unpack_from(snapshot)
+    payload = snapshot[_HEAD.size :]
+    if magic != _MAGIC:
+        raise SnapshotRefused("it does not begin as a snapshot")
+    if version != VERSION:
+        raise SnapshotRefused(f"its version is {version}, this program reads {VERSION}")
+    if hashlib.sha256(payload).digest() != digest:
+        raise SnapshotRefused("its checksum does not match")
+    try:
+        return msgspec.msgpack.decode(payload, type=Body)
+    except msgspec.MsgspecError as error:
+        raise SnapshotRefused(f"it cannot be read: {error}") from error
