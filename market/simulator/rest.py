@@ -14,7 +14,6 @@ from aiohttp.typedefs import Middleware
 from market.bars import INTERVAL_MS
 from market.simulator.clock import SimulatedClock
 from market.simulator.exchange_info import exchange_info, symbol_info
-from market.simulator.faults import Faults
 from market.simulator.tape import Listing, Past
 from market.simulator.text import decimals, kline_rows
 
@@ -116,9 +115,8 @@ class Rest:
         listings: Mapping[str, Listing],
         past: Past,
         clock: SimulatedClock,
-        faults: Faults,
     ) -> None:
-        self._listings, self._past, self._clock, self._faults = listings, past, clock, faults
+        self._listings, self._past, self._clock = listings, past, clock
 
     def routes(self) -> list[web.RouteDef]:
         """The routes to add to an application."""
@@ -163,8 +161,6 @@ class Rest:
         start, end = time_range(request)
         limit = limit_of(request, DEFAULT_KLINES, MAX_KLINES)
         bars = await self._past.klines(symbol, interval, start, end, limit, now)
-        if interval == "1m":
-            bars = self._faults.visible(symbol, bars)
         return answer(kline_rows(bars), kline_weight(limit))
 
     async def funding_rate(self, request: web.Request) -> web.StreamResponse:

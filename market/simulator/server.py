@@ -116,12 +116,12 @@ class Simulator:
         symbols = tuple(listings)
         self.clock.shorten(max(listing.end_ms for listing in listings.values()))
         self.hub = Hub(symbols)
-        past = Past(self._source, self._reader, listings)
+        past = Past(self._source, self._reader, listings, self.faults)
         self._tape = Tape(self._source, symbols, self._reader, self.clock.end_ms)
         digits = np.array([listing.price_decimals for listing in listings.values()])
         self._player = Player(symbols, self._tape, past, self.hub, self.clock, self.faults, digits, self._updates)
         application = web.Application(middlewares=[venue_errors(WeightCount(time.monotonic))])
-        application.add_routes(Rest(listings, past, self.clock, self.faults).routes())
+        application.add_routes(Rest(listings, past, self.clock).routes())
         application.add_routes(self._stream_routes())
         application.add_routes(
             [

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market.bars import BAR, MINUTE_MS, Bars, empty, interval_ms, resample
+from market.simulator.faults import Faults
 from market.simulator.prices import fold, so_far
 from market.simulator.text import MISSING, decimals
 
@@ -170,8 +171,8 @@ def read_listings(source: BarSource, start_ms: int) -> dict[str, Listing]:
 class Past:
     """What REST may tell at a given time. `now_ms` is always the simulated clock's."""
 
-    def __init__(self, source: BarSource, reader: Reader, listings: Mapping[str, Listing]) -> None:
-        self._source, self._reader, self._listings = source, reader, listings
+    def __init__(self, source: BarSource, reader: Reader, listings: Mapping[str, Listing], faults: Faults) -> None:
+        self._source, self._reader, self._listings, self._faults = source, reader, listings, faults
 
     async def klines(
         self, symbol: str, interval: str, start_ms: int | None, end_ms: int | None, limit: int, now_ms: int
@@ -181,7 +182,7 @@ class Past:
 
     async def minutes(self, symbol: str, start_ms: int, end_ms: int) -> Bars:
         """The 1m bars in [start_ms, end_ms); the caller has seen `end_ms` pass."""
-        return await self._reader(self._source.klines, symbol, start_ms, end_ms)
+        return await self._reader(self._minutes, symbol, start_ms, end_ms)
 
     async def funding(self, symbol: str, start_ms: int, end_ms: int, now_ms: int) -> list[tuple[int, float]]:
         """Times and rates of the fundings in [start_ms, end_ms] that have happened."""
@@ -230,12 +231,15 @@ class Past:
         return np.concatenate(parts[::-1])
 
     def _closed(self, symbol: str, interval: str, start: int, stop: int) -> Bars:
-        minutes = self._source.klines(symbol, start, stop)
+        minutes = self._minutes(symbol, start, stop)
         return minutes if interval == "1m" else resample(minutes, interval)
+
+    def _minutes(self, symbol: str, start: int, stop: int) -> Bars:
+        return self._faults.visible(symbol, self._source.klines(symbol, start, stop))
 
     def _open_bar(self, symbol: str, step: int, now_ms: int) -> Bars:
         bucket, minute = now_ms // step * step, now_ms // MINUTE_MS * MINUTE_MS
-        bars = self._source.klines(symbol, bucket, minute + MINUTE_MS)
+        bars = self._minutes(symbol, bucket, minute + MINUTE_MS)
         if bars.size == 0:
             return empty()
         if int(bars["open_time"][-1]) == minute:

@@ -1,0 +1,253 @@
+"""The venue's public market data over REST."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from market import bars as bars_module
+from market import funding as funding_module
+from market.bars import Bars, from_columns, interval_ms
+from market.binance.errors import AnswerInvalid, BinanceError, RateLimited, Unreachable, venue_error
+from market.funding import Fundings
+
+MAX_KLINES = 1500
+MAX_FUNDINGS = 1000
+DEFAULT_ATTEMPTS = 5
+DEFAULT_BACKOFF_S = 0.25
+RATE_LIMIT_BACKOFF_S = 15.0
+"""The venue counts weight by the minute, so this, doubled at each attempt, soon reaches the next one."""
+
+DEFAULT_TIMEOUT_S = 10.0
+
+T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
+
+# Numbers come as strings; the decoder reads them as float64. Only the count of trades may be null.
+_Row = tuple[int, float, float, float, float, float, int, float, float | None, float, float, Any]
+_COLUMNS = {1: "open", 2: "high", 3: "low", 4: "close", 5: "volume", 7: "quote_volume", 8: "trades"} | {
+    9: "taker_buy_base",
+    10: "taker_buy_quote",
+}
+
+
+class SymbolInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """One contract of exchangeInfo. `filters` are the venue's trading rules as they come, unknown kinds included."""
+
+    symbol: str
+    status: str
+    contract_type: str = ""
+    base_asset: str = ""
+    quote_asset: str = ""
+    onboard_date: int = 0
+    price_precision: int = 0
+    quantity_precision: int = 0
+    filters: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def tradable(self) -> bool:
+        """Whether it is a USDT perpetual contract in trading."""
+        return self.contract_type == "PERPETUAL" and self.status == "TRADING" and self.quote_asset == "USDT"
+
+
+class ExchangeInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """The answer of exchangeInfo. The venue's `serverTime` in it may be stale and is left out."""
+
+    symbols: tuple[SymbolInfo, ...]
+
+
+class PremiumIndex(msgspec.Struct, frozen=True):
+    """Mark price and funding of one symbol; `funding_rate` is NaN where the venue has none."""
+
+    symbol: str
+    mark_price: float
+    index_price: float
+    funding_rate: float
+    next_funding_time: int
+    time: int
+
+
+class _ServerTime(msgspec.Struct, rename="camel"):
+    server_time: int
+
+
+class _Funding(msgspec.Struct, rename="camel"):
+    symbol: str
+    funding_time: int
+    funding_rate: float
+
+
+class _Premium(msgspec.Struct, rename="camel"):
+    symbol: str
+    mark_price: float
+    index_price: float
+    last_funding_rate: str
+    next_funding_time: int
+    time: int
+
+
+class _Error(msgspec.Struct):
+    code: int
+    msg: str = ""
+
+
+class MarketDataClient:
+    """Reads public market data; every read is repeated, with growing pauses, while that can help.
+
+    Parameters
+    ----------
+    base_url: `https://fapi.binance.com`, or a simulator's `url`.
+    session: the caller's, who closes it.
+    attempts: how often a read is sent at most.
+    backoff_s: the first pause; it doubles each time.
+    timeout_s: how long one attempt may take.
+    sleep: how to pause.
+
+    Raises `BinanceError` subclasses, which say what to do.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        session: aiohttp.ClientSession,
+        *,
+        attempts: int = DEFAULT_ATTEMPTS,
+        backoff_s: float = DEFAULT_BACKOFF_S,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.used_weight: int | None = None
+        """Weight used in the present minute, as the venue last told."""
+        self._session = session
+        self._attempts, self._backoff_s, self._sleep = attempts, backoff_s, sleep
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+
+    async def server_time(self) -> int:
+        """The venue's time, ms UTC."""
+        return (await self._get("/fapi/v1/time", {}, _ServerTime)).server_time
+
+    async def exchange_info(self) -> ExchangeInfo:
+        """All contracts and their rules."""
+        return await self._get("/fapi/v1/exchangeInfo", {}, ExchangeInfo)
+
+    async def klines(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> Bars:
+        """The closed bars with open_time in [start_ms, end_ms), ascending; never the one that is still open.
+
+        What counts as closed is decided by the venue's time before the first page is asked for.
+        """
+        step = interval_ms(interval)
+        stop = min(end_ms, await self.server_time() // step * step)
+        start = -(-start_ms // step) * step
+        pages = []
+        while start < stop:
+            limit = min(MAX_KLINES, -(-(stop - start) // step))
+            parameters = {"symbol": symbol, "interval": interval} | _times(start, stop, limit)
+            rows = await self._get("/fapi/v1/klines", parameters, list[_Row])
+            if not rows:
+                break
+            pages.append(_bars(symbol, interval, rows, start, stop))
+            start = rows[-1][0] + step
+        return np.concatenate(pages) if pages else bars_module.empty()
+
+    async def funding_rates(self, symbol: str, start_ms: int, end_ms: int) -> Fundings:
+        """The fundings of `symbol` charged in [start_ms, end_ms), ascending."""
+        times: list[int] = []
+        rates: list[float] = []
+        while start_ms < end_ms:
+            parameters = {"symbol": symbol} | _times(start_ms, end_ms, MAX_FUNDINGS)
+            rows = await self._get("/fapi/v1/fundingRate", parameters, list[_Funding])
+            times += [row.funding_time for row in rows]
+            rates += [row.funding_rate for row in rows]
+            if len(rows) < MAX_FUNDINGS:
+                break
+            if times[-1] < start_ms:
+                raise AnswerInvalid("/fapi/v1/fundingRate", f"a page of {symbol} does not go on in time")
+            start_ms = times[-1] + 1
+        return funding_module.from_columns(times, rates)
+
+    async def premium_index(self) -> dict[str, PremiumIndex]:
+        """Mark price and funding of every symbol."""
+        rows = await self._get("/fapi/v1/premiumIndex", {}, list[_Premium])
+        found = {}
+        for row in rows:
+            try:
+                rate = float(row.last_funding_rate) if row.last_funding_rate else float("nan")
+            except ValueError as error:
+                raise AnswerInvalid("/fapi/v1/premiumIndex", str(error)) from error
+            prices = row.mark_price, row.index_price
+            found[row.symbol] = PremiumIndex(row.symbol, *prices, rate, row.next_funding_time, row.time)
+        return found
+
+    async def _get(self, path: str, parameters: Mapping[str, str], kind: type[T]) -> T:
+        """One read, repeated while that can help."""
+        attempt = 1
+        while True:
+            try:
+                return _decode(path, await self._once(path, parameters), kind)
+            except BinanceError as error:
+                if not error.retry or attempt >= self._attempts:
+                    raise
+                first = RATE_LIMIT_BACKOFF_S if isinstance(error, RateLimited) else self._backoff_s
+                pause = first * 2 ** (attempt - 1) if error.retry_after_s is None else error.retry_after_s
+            await self._sleep(pause)
+            attempt += 1
+
+    async def _once(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        url = self.base_url + path
+        try:
+            async with self._session.get(url, params=parameters, timeout=self._timeout) as response:
+                body = await response.read()
+                self.used_weight = _whole(response.headers.get("X-MBX-USED-WEIGHT-1M"), self.used_weight)
+                if response.status < 300:
+                    return body
+                raise _refusal(response.status, body, response.headers.get("Retry-After"))
+        except TimeoutError as error:
+            raise Unreachable(url, f"no answer within {self._timeout.total:g} s") from error
+        except aiohttp.ClientError as error:
+            raise Unreachable(url, f"{type(error).__name__}: {error}") from error
+
+
+def _times(start_ms: int, end_ms: int, limit: int) -> dict[str, str]:
+    """The parameters for [start_ms, end_ms); the venue's endTime is inclusive."""
+    return {"startTime": str(start_ms), "endTime": str(end_ms - 1), "limit": str(limit)}
+
+
+def _whole(text: str | None, default: int | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else default
+
+
+def _refusal(status: int, body: bytes, retry_after: str | None) -> BinanceError:
+    """What an answer that is not 2xx means. A body that is not the venue's JSON (a proxy's page) has code 0."""
+    try:
+        error = msgspec.json.decode(body, type=_Error)
+    except msgspec.DecodeError:
+        error = _Error(0, body[:200].decode("utf-8", "replace"))
+    seconds = _whole(retry_after, None)
+    return venue_error(status, error.code, error.msg, None if seconds is None else float(seconds))
+
+
+def _decode(path: str, body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise AnswerInvalid(path, str(error)) from error
+
+
+def _bars(symbol: str, interval: str, rows: list[_Row], start_ms: int, end_ms: int) -> Bars:
+    """Rows as bars, after checking that they are bars of that interval, in order and in [start_ms, end_ms)."""
+    step = interval_ms(interval)
+    times = [row[0] for row in rows]
+    ascending = all(earlier < later for earlier, later in pairwise(times))
+    if not ascending or times[0] < start_ms or times[-1] >= end_ms:
+        raise AnswerInvalid("/fapi/v1/klines", f"the open times of {symbol} are not those that were asked for")
+    if any(row[0] % step or row[6] != row[0] + step - 1 for row in rows):
+        raise AnswerInvalid("/fapi/v1/klines", f"a bar of {symbol} is not {interval} long")
+    columns: dict[str, Any] = {name: [row[index] for row in rows] for index, name in _COLUMNS.items()}
+    return from_columns(columns | {"open_time": times}, interval)
