@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.errors import BundleRejected, ModelsError
+from models_registry.exports import sha256_of
 from models_registry.manifest import (
     AUTOENCODER,
     MANIFEST_FILE,
@@ -39,12 +40,6 @@ from recomputed ones: trees jump at their thresholds, and from the same inputs t
 
 TOLERANCE_FLOAT = {"latents": 1e-3, "reconstruction_error": 1e-3, "win_probability": 1e-4}
 """fp32 and the plain versions differ between processors by the order of their sums only."""
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(
@@ -123,7 +118,7 @@ def _check_file(folder: Path, file: str, expected: str) -> None:
         raise BundleRejected(folder, f"{file!r} is not a plain file name")
     if not (folder / file).is_file():
         raise BundleRejected(folder, f"{file} is missing")
-    actual = sha256(folder / file)
+    actual = sha256_of(folder / file)
     if actual != expected:
         raise BundleRejected(folder, f"{file} has sha256 {actual[:12]}…, the manifest pins {expected[:12]}…")
 

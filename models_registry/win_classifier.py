@@ -1,22 +1,49 @@
 """`win_classifier`: a candidate and everything known at its decision to the probability of target before stop.
 
-This module holds what the live runtime needs of it: the input matrix, which training builds with the same
-function, the calibration, and the plain version. Training is in `win_classifier_training`.
+First what the live runtime needs of it: the input matrix, which training builds with the same function, the
+calibration and the plain version. Then its training, export and measure, which import xgboost when they are called.
+A win is the target before the stop; an expiry is none, whatever its R.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.calibration import Calibration, Platt, sigmoid
-from models_registry.errors import InputRejected
-from models_registry.structure_autoencoder import LATENTS
+from models_registry.calibration import fit as fit_calibration
+from models_registry.errors import InputRejected, NotEnoughData, TrainingUnavailable
+from models_registry.exports import LATENCY_ROWS, best_latency_us, report, sha256_of
+from models_registry.logistic import StandardLogistic, fit_logistic
+from models_registry.manifest import WIN, Component, FormatReport, Metric, finite
+from models_registry.sessions import OnnxSession
+from models_registry.statistics import (
+    Scored,
+    auc,
+    base_rate,
+    block_index,
+    calibration_error,
+    improvement,
+    log_loss,
+    reliability,
+    selection,
+)
+from models_registry.structure_autoencoder import LATENTS, Progress
+from models_registry.training_set import Split, TrainingSet
 
 Float32 = NDArray[np.float32]
+
+ONNX_FILE = f"{WIN}.onnx"
+XGBOOST_FILE = f"{WIN}.ubj"
+"""The trees in xgboost's own format: what a later training continues from."""
 
 INPUTS = ("decision", "latents", "reconstruction_error", "direction", "kind", "quality")
 """The groups of columns that the model may be given, in this order."""
@@ -105,3 +132,270 @@ def fill_matrix(
             out[:, at] = single
             at += 1
     out[~np.isfinite(out)] = np.nan
+
+
+@dataclass(frozen=True)
+class WinConfig:
+    """How the trees are grown, calibrated and judged."""
+
+    seed: int = 7
+    rounds: int = 400
+    """At most: growing stops when the validation loss has not improved for `patience` rounds."""
+    patience: int = 40
+    depth: int = 4
+    learning_rate: float = 0.04
+    child_weight: float = 20.0
+    """Least sum of hessians in a leaf, in effective rows / 4: weights average one."""
+    rows_share: float = 0.7
+    columns_share: float = 0.4
+    l2: float = 5.0
+    threads: int = 2
+    """Fixed: the sums of a histogram, and so the trees, depend on it."""
+    inputs: tuple[str, ...] = INPUTS
+    threshold: float = 0.35
+    """The confidence from which a candidate is traded, for the expectancy; `MIN_CONFIDENCE`."""
+    isotonic_from: int = 20_000
+    """Validation rows from which the calibration is isotonic."""
+    parity: float = 1e-5
+    """Largest difference of a probability between xgboost and the served file."""
+    fewest_fit: int = 500
+    fewest_validation: int = 100
+    fewest_holdout: int = 100
+
+
+@dataclass(frozen=True)
+class WinRows:
+    """The labelled rows as the trees take them."""
+
+    matrix: Float32
+    """`[m, columns]`, NaN for missing."""
+    rows: TrainingSet
+    split: Split
+
+    @classmethod
+    def build(cls, rows: TrainingSet, split: Split, latents: Float32, error: Float32, config: WinConfig) -> WinRows:
+        """From the set and the first stage's outputs on the windows of its rows, `[m, 16]` and `[m]`."""
+        matrix = np.empty((len(rows), len(columns(config.inputs, rows.decision_names))), dtype=np.float32)
+        index = np.arange(len(rows), dtype=np.int64)
+        fill_matrix(
+            matrix, config.inputs, rows.decision, latents, error, index, rows.direction, rows.kind, rows.quality
+        )
+        return cls(matrix, rows, split)
+
+
+def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) -> Component:
+    """Grow, calibrate, export and judge the trees; their files are written to `folder`.
+
+    Fitted to the split's fit part, stopped early and calibrated on its validation part, judged on its holdout.
+    Raises `NotEnoughData`, and `TrainingUnavailable` without xgboost or onnxmltools. An export that does not
+    agree with xgboost makes the component its plain version, with that reason.
+    """
+    for library in ("xgboost", "onnxmltools"):
+        if find_spec(library) is None:
+            raise TrainingUnavailable(WIN, library)
+    split = data.split
+    for what, have, need in (
+        ("fit", len(split.fit), config.fewest_fit),
+        ("be calibrated", len(split.validation), config.fewest_validation),
+        ("be judged", len(split.holdout), config.fewest_holdout),
+    ):
+        if have < need:
+            raise NotEnoughData(f"{WIN} to {what}", have, need)
+    booster, history = _grow(data, config, progress)
+    booster.save_model(folder / XGBOOST_FILE)
+    found = _export(booster, data.matrix, config, folder / ONNX_FILE)
+    files = {XGBOOST_FILE: sha256_of(folder / XGBOOST_FILE)}
+    plain = fit_plain(data.rows, split)
+    if not found.passed:
+        parameters = WinParameters(inputs=list(config.inputs), fallback=plain)
+        why = f"the ONNX file is not usable: {found.failed}"
+        return _component({"onnx": found}, files, parameters, None, {}, why)
+    files[ONNX_FILE] = str(found.sha256)
+    raw = OnnxSession(folder / ONNX_FILE).run(data.matrix)
+    v = split.validation
+    fitted = fit_calibration(raw[v], data.rows.won[v], data.rows.weight[v], config.isotonic_from)
+    held = data.rows.select(split.holdout)
+    probability = fitted.apply(raw[split.holdout])
+    scored = Scored(held.decided_at, held.known_at, held.won, held.r, probability)
+    parameters = WinParameters(
+        inputs=list(config.inputs),
+        calibration=fitted,
+        fallback=plain,
+        trees=booster.num_boosted_rounds(),
+        history=history,
+        importance=_importance(booster, columns(config.inputs, data.rows.decision_names)),
+        reliability=reliability(scored.won, probability),
+    )
+    progress(f"{WIN}: judging", 0.9)
+    metrics = _metrics(scored, _logistic(data), config)
+    progress(WIN, 1.0)
+    return _component({"onnx": found}, files, parameters, ONNX_FILE, metrics, None)
+
+
+def plain_component(rows: TrainingSet, split: Split, why: str) -> Component:
+    """The component of a win model that could not be trained: the plain version, fitted, and why."""
+    parameters = WinParameters(fallback=fit_plain(rows, split))
+    return _component({}, {}, parameters, None, {}, why)
+
+
+def fit_plain(rows: TrainingSet, split: Split) -> QualityLogistic:
+    """The logistic model of the quality score on every row before the holdout; the prior when there are none.
+
+    Better quality never means less confidence: a relation that points the other way gives slope 0.
+    """
+    seen = np.concatenate([split.fit, split.validation])
+    seen = seen[np.isfinite(rows.quality[seen])]
+    if len(seen) < 50:
+        return QualityLogistic()
+    quality, won, weight = rows.quality[seen].astype(np.float64), rows.won[seen], rows.weight[seen]
+    intercept, slope = fit_logistic(quality[:, None], won, weight, ridge=1e-3)
+    if slope >= 0:
+        return QualityLogistic(float(intercept), float(slope))
+    return QualityLogistic(float(fit_logistic(quality[:, :0], won, weight, ridge=0.0)[0]), 0.0)
+
+
+def _component(
+    formats: dict[str, FormatReport],
+    files: dict[str, str],
+    parameters: WinParameters,
+    served: str | None,
+    metrics: dict[str, Metric],
+    fallback: str | None,
+) -> Component:
+    return Component(
+        version="none" if served is None else files[served][:12],
+        served=served,
+        format=None if served is None else "onnx",
+        formats=formats,
+        files=files,
+        metrics=metrics,
+        headline="log_loss" if metrics else None,
+        fallback=fallback,
+        parameters=msgspec.to_builtins(parameters),
+    )
+
+
+def _grow(data: WinRows, config: WinConfig, progress: Progress) -> tuple[Any, dict[str, list[float]]]:
+    import xgboost
+
+    class Tell(xgboost.callback.TrainingCallback):
+        """Passes the rounds on as progress."""
+
+        def after_iteration(self, model: object, epoch: int, evals_log: object) -> bool:
+            """Never asks to stop."""
+            if epoch % 10 == 0:
+                progress(f"{WIN}: fitting", 0.8 * (epoch + 1) / config.rounds)
+            return False
+
+    won, weight = data.rows.won, data.rows.weight
+    # Weights average one, so that the leaf limit means the same at any uniqueness.
+    mean = float(weight[data.split.fit].mean()) or 1.0
+    fit, validation = (
+        xgboost.DMatrix(data.matrix[rows], label=won[rows], weight=weight[rows] / mean, nthread=config.threads)
+        for rows in (data.split.fit, data.split.validation)
+    )
+    losses: dict[str, dict[str, list[float]]] = {}
+    booster = xgboost.train(
+        {
+            "objective": "binary:logistic",
+            "eval_metric": "logloss",
+            "tree_method": "hist",
+            "max_depth": config.depth,
+            "eta": config.learning_rate,
+            "min_child_weight": config.child_weight,
+            "subsample": config.rows_share,
+            "colsample_bytree": config.columns_share,
+            "lambda": config.l2,
+            "base_score": float(np.clip(np.average(won[data.split.fit], weights=weight[data.split.fit]), 0.01, 0.99)),
+            "seed": config.seed,
+            "nthread": config.threads,
+        },
+        fit,
+        config.rounds,
+        evals=[(fit, "fit"), (validation, "validation")],
+        early_stopping_rounds=config.patience,
+        evals_result=losses,
+        verbose_eval=False,
+        callbacks=[Tell()],
+    )
+    history = {part: [float(loss) for loss in found["logloss"]] for part, found in losses.items()}
+    return booster[: booster.best_iteration + 1], history
+
+
+def _export(booster: Any, matrix: Float32, config: WinConfig, path: Path) -> FormatReport:
+    """The trees as ONNX, compared with xgboost on every row, missing values included."""
+    import xgboost
+    from onnxmltools.convert import convert_xgboost
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    kinds = [("input", FloatTensorType([None, matrix.shape[1]]))]
+    path.write_bytes(convert_xgboost(booster, initial_types=kinds, target_opset=15).SerializeToString())
+    session = OnnxSession(path)
+    nothing_known = np.full((1, matrix.shape[1]), np.nan, dtype=np.float32)
+    rows = np.concatenate([matrix, nothing_known])
+    expected = booster.predict(xgboost.DMatrix(rows, nthread=config.threads))
+    errors = {"max_error": float(np.abs(session.run(rows) - expected).max())}
+    latency = best_latency_us(partial(session.run, np.resize(matrix, (LATENCY_ROWS, matrix.shape[1]))))
+    return report(path, latency, errors, {"max_error": config.parity})
+
+
+def _importance(booster: Any, names: list[str]) -> dict[str, float]:
+    gains = {names[int(key[1:])]: float(gain) for key, gain in booster.get_score(importance_type="total_gain").items()}
+    total = sum(gains.values()) or 1.0
+    largest = sorted(gains.items(), key=lambda item: (-item[1], item[0]))[:30]
+    return {name: gain / total for name, gain in largest}
+
+
+def _logistic(data: WinRows) -> NDArray[np.float64]:
+    """Held-out probabilities of the logistic regression on the same columns and rows."""
+    fit, held = data.split.fit, data.split.holdout
+    model = StandardLogistic(data.matrix[fit], data.rows.won[fit], data.rows.weight[fit])
+    return model.predict(data.matrix[held])
+
+
+def _metrics(scored: Scored, logistic: NDArray[np.float64], config: WinConfig) -> dict[str, Metric]:
+    base = base_rate(scored.won)
+    value = float(log_loss(scored.won, scored.probability).mean())
+    rows, blocks = len(scored.won), len(block_index(scored.decided_at)[0])
+
+    def against(name: str, baseline: NDArray[np.float64]) -> Metric:
+        found = improvement(scored, baseline, config.seed)
+        loss = float(log_loss(scored.won, baseline).mean())
+        return Metric(
+            value=value,
+            baseline=loss,
+            baseline_name=name,
+            improvement=found.value,
+            interval=found.pair,
+            rows=rows,
+            blocks=blocks,
+        )
+
+    def trades(chosen: NDArray[np.bool_], note: str) -> Metric:
+        taken, gain = selection(scored, chosen, config.seed)
+        return Metric(
+            value=finite(taken.value),
+            baseline=float(scored.r.mean()),
+            baseline_name="every candidate",
+            improvement=finite(gain.value),
+            interval=gain.pair,
+            rows=int(chosen.sum()),
+            blocks=blocks,
+            note=f"mean R net of costs {note}",
+        )
+
+    best_fifth = scored.probability >= np.quantile(scored.probability, 0.8)
+    return {
+        "log_loss": against("the held-out base rate", base),
+        "log_loss_logistic": against("logistic regression on the same columns", logistic),
+        "auc": Metric(
+            value=finite(auc(scored.won, scored.probability)),
+            baseline=finite(auc(scored.won, logistic)),
+            baseline_name="logistic regression on the same columns",
+            rows=rows,
+            blocks=blocks,
+        ),
+        "calibration_error": Metric(value=calibration_error(scored.won, scored.probability), rows=rows, blocks=blocks),
+        "expectancy": trades(scored.probability >= config.threshold, f"from probability {config.threshold:g}"),
+        "expectancy_best_fifth": trades(best_fifth, "of the fifth with the highest probability"),
+    }
