@@ -1,0 +1,93 @@
+"""What must hold for stored klines before anything is built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from market.bars import DAY_MS, MINUTE_MS, Bars, validate
+from market.errors import BarRejected, utc
+from market.klines_store import Gap, dates, day_start, find_gaps, read_all, read_gaps, stored_dates
+from market.lake import Lake
+from orchestration.ingest import MarketView, universes
+
+SHOWN = 20
+"""Faults that a message lists."""
+
+
+@dataclass(frozen=True)
+class Soundness:
+    """What was looked at, and every fault in words."""
+
+    days: int
+    bars: int
+    known_gaps: int
+    """Minutes without a bar that the gaps account for."""
+    faults: tuple[str, ...]
+
+
+def examine(lake: Lake, market: MarketView, days: Sequence[str]) -> Soundness:
+    """Look at the stored klines of `days`.
+
+    A day must be stored; each symbol's bars ascend and are possible klines; and a minute inside the symbol's coverage
+    has a bar, or the gaps say why it has none.
+    """
+    stored = set(stored_dates(lake))
+    faults = [f"{date}: no klines are stored" for date in days if date not in stored]
+    explained = _minutes(read_gaps(lake))
+    symbols = universes(lake, days)
+    bars = known = 0
+    for start, end in _stretches([date for date in days if date in stored]):
+        found = read_all(lake, start, end)
+        bars += sum(each.size for each in found.values())
+        faults += _invalid(found)
+        for date in dates(start, end):
+            covered = {name: coverage for name in symbols[date] if (coverage := market.coverage(name)) is not None}
+            for gap in find_gaps(found, covered, day_start(date), day_start(date) + DAY_MS, ""):
+                missing = np.arange(gap.start_ms, gap.end_ms, MINUTE_MS)
+                unexplained = missing[~np.isin(missing, explained.get(gap.symbol, missing[:0]))]
+                known += missing.size - unexplained.size
+                if unexplained.size:
+                    faults.append(
+                        f"{gap.symbol}: {unexplained.size} minutes from {utc(int(unexplained[0]))} have no bar, "
+                        "and the gaps do not say why"
+                    )
+    return Soundness(len(days), bars, known, tuple(faults))
+
+
+def _stretches(days: Sequence[str]) -> list[tuple[int, int]]:
+    """The days as stretches [start, end) without a hole, none longer than a week: what is read at once."""
+    stretches: list[tuple[int, int]] = []
+    for start in sorted(day_start(date) for date in days):
+        if stretches and stretches[-1][1] == start and start - stretches[-1][0] < 7 * DAY_MS:
+            stretches[-1] = (stretches[-1][0], start + DAY_MS)
+        else:
+            stretches.append((start, start + DAY_MS))
+    return stretches
+
+
+def _invalid(found: Mapping[str, Bars]) -> list[str]:
+    faults = []
+    for symbol, bars in found.items():
+        try:
+            validate(symbol, bars)
+        except BarRejected as rejected:
+            faults.append(str(rejected))
+    return faults
+
+
+def _minutes(gaps: Sequence[Gap]) -> dict[str, NDArray[np.int64]]:
+    """Each symbol's explained minutes."""
+    minutes: dict[str, list[NDArray[np.int64]]] = {}
+    for gap in gaps:
+        minutes.setdefault(gap.symbol, []).append(np.arange(gap.start_ms, gap.end_ms, MINUTE_MS, dtype=np.int64))
+    return {symbol: np.concatenate(parts) for symbol, parts in minutes.items()}
+
+
+def words(faults: Sequence[str]) -> str:
+    """The faults as one text, cut where it gets long."""
+    more = f"\n… and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return "\n".join(faults[:SHOWN]) + more
