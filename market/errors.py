@@ -104,3 +104,11 @@ class LakeCorrupt(LakeError):
         super().__init__(f"the lake's file {path} is corrupt: {reason}")
         self.path = path
         self.reason = reason
+
+
+class QueryFailed(LakeError):
+    """A query that the lake's engine refused, although every file is whole: correct the query."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the lake cannot answer this query: {reason}")
+        self.reason = reason
