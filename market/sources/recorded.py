@@ -89,6 +89,14 @@ def read_funding(path: Path) -> Fundings:
     return funding_module.from_columns(times, rates)
 
 
+def read_archived_funding(path: Path) -> Fundings:
+    """One of the archive's zips of fundings (`calc_time`, `funding_interval_hours`, `last_funding_rate`)."""
+    table = _csv(path, _unzip(path), ("calc_time", "funding_interval_hours", "last_funding_rate"))
+    if not {"calc_time", "last_funding_rate"} <= set(table.column_names):
+        raise SourceUnreadable(str(path), "it has no column calc_time or last_funding_rate")
+    return funding_module.from_columns(*(_numbers(path, table, name) for name in ("calc_time", "last_funding_rate")))
+
+
 def _columns(path: Path) -> dict[str, Any]:
     """The file's columns under our names."""
     try:
@@ -142,12 +150,12 @@ def _unzip(path: Path) -> bytes:
         raise SourceUnreadable(str(path), str(error)) from error
 
 
-def _csv(path: Path, content: bytes) -> pa.Table:
-    """A table of the archive's CSV, with or without a header."""
+def _csv(path: Path, content: bytes, order: tuple[str, ...] = ARCHIVE_COLUMNS) -> pa.Table:
+    """A table of the archive's CSV, with a header or, in this `order`, without."""
     if not content.strip():
         raise SourceUnreadable(str(path), "it is empty")
     headed = not content[:1].isdigit()
-    names = content[: content.find(b"\n")].decode("utf-8", "replace").strip().split(",") if headed else ARCHIVE_COLUMNS
+    names = content[: content.find(b"\n")].decode("utf-8", "replace").strip().split(",") if headed else order
     types = {name: pa.int64() if name.endswith("_time") else pa.float64() for name in names}
     try:
         return csv.read_csv(
