@@ -111,9 +111,12 @@ def source(spec: FeatureSpec) -> str:
         if isinstance(user, Family):
             given["out"] = f"row[{column}:{column + len(user.features)}]"
             column += len(user.features)
-        target = f"{user.name} = " if isinstance(user, Shared) else ""
         arguments = ", ".join(given.get(name, name) for name in parameter_names(user.step))
+        target = f"{user.name} = " if isinstance(user, Shared) else ""
         calls.append(f"    {target}{called}({arguments})")
+        if isinstance(user, Shared) and user.window:
+            begin = f"{start} + {user.name}"
+            calls.append(f"    {user.name} = state[{begin} : {begin} + {user.window}]")
     return TEMPLATE.format(
         id=spec.id,
         imports="\n".join(imports),

@@ -9,8 +9,8 @@ from market import kernels_cache
 PACKAGES = ("market", "features")
 """Whose sources make the key: kernels here call those of `market` too."""
 
-njit = kernels_cache.compiler(*PACKAGES)
-"""Compile a function with numba, without fast-math, into a cache that is never stale."""
+njit = kernels_cache.compiler(*PACKAGES, allocates=False)
+"""Compile a function that neither makes nor returns arrays, without fast-math, into a cache that is never stale."""
 
 
 def folder() -> Path | None:

@@ -75,13 +75,16 @@ class Feature:
 
 @dataclass(frozen=True)
 class Shared:
-    """An intermediate that several families need: its step returns the value, a number or a view of its state."""
+    """An intermediate that several families need."""
 
     name: str
     state_size: int
     step: Callable[..., Any]
+    """Returns the value; for a window, where in the state it begins."""
     parameters: Parameters = ()
     version: int = 1
+    window: int = 0
+    """Length of the window of its state that families receive; 0 when the value is a number."""
 
 
 @dataclass(frozen=True)

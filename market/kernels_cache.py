@@ -140,17 +140,20 @@ def _numba_folder(path: Path) -> Iterator[None]:
         settings.CACHE_DIR = before
 
 
-def compiler(*packages: str) -> Compiler:
+def compiler(*packages: str, allocates: bool = True) -> Compiler:
     """The `njit` of the last of `packages`; the others are the packages whose kernels it may call.
 
     Kernels divide as IEEE 754 says (x/0 is an infinity or NaN, not an exception), keep every
     operation in the order written (no fast-math: history and live must agree to the bit), and are
     compiled when first called. Without a writable cache folder they are compiled in every process.
+
+    Kernels that neither make nor return arrays are better off with `allocates=False`: numba then counts
+    no references, and a slice handed to a callee costs nothing instead of two atomic operations.
     """
     path = folder(*packages)
 
     def decorate(function: Callable[P, R], /) -> Callable[P, R]:
-        options: dict[str, Any] = {"error_model": "numpy", "cache": path is not None}
+        options: dict[str, Any] = {"error_model": "numpy", "cache": path is not None, "_nrt": allocates}
         if path is None:
             return numba.njit(**options)(function)  # type: ignore[no-any-return]
         with _numba_folder(path):

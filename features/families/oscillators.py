@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from features.families.numeric import NEGLIGIBLE, wilder_next, wilder_warmup
+from features.families.numeric import NEGLIGIBLE, mean_of, wilder_next, wilder_warmup
 from features.families.shared import HISTORY
 from features.kernels_cache import njit
 from features.spec import Family, Feature
@@ -39,22 +39,18 @@ def rsi(state: Slice, out: Slice, close: float, previous_close: float, count: in
 
 
 @njit
-def cci(state: Slice, out: Slice, highs: Slice, lows: Slice, closes: Slice) -> None:
+def cci(state: Slice, out: Slice, typicals: Slice) -> None:
     """Commodity channel index. No state of its own."""
     start = HISTORY - CCI_BARS
-    total = 0.0
-    for i in range(start, HISTORY):
-        total += (highs[i] + lows[i] + closes[i]) / 3.0
-    mean = total / CCI_BARS
+    mean = mean_of(typicals, start)
     spread = 0.0
     for i in range(start, HISTORY):
-        spread += abs((highs[i] + lows[i] + closes[i]) / 3.0 - mean)
+        spread += abs(typicals[i] - mean)
     spread /= CCI_BARS
     if spread <= NEGLIGIBLE * mean:
         out[0] = 0.0
     else:
-        last = (highs[HISTORY - 1] + lows[HISTORY - 1] + closes[HISTORY - 1]) / 3.0
-        out[0] = (last - mean) / (CCI_CONSTANT * spread)
+        out[0] = (typicals[HISTORY - 1] - mean) / (CCI_CONSTANT * spread)
 
 
 # The last of n values can differ from the mean by at most n/2 mean absolute deviations.

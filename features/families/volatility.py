@@ -31,7 +31,7 @@ LONG_BARS = 48
 
 
 @njit
-def volatility(state: Slice, out: Slice, close: float, atr: float, highs: Slice, lows: Slice, closes: Slice) -> None:
+def volatility(state: Slice, out: Slice, close: float, atr: float, ranges: Slice, closes: Slice) -> None:
     """All four. No state of its own."""
     start = HISTORY - BOLLINGER_BARS
     mean = mean_of(closes, start)
@@ -39,13 +39,8 @@ def volatility(state: Slice, out: Slice, close: float, atr: float, highs: Slice,
     out[0] = ratio(atr, close)
     out[1] = ratio(close - mean, 2.0 * deviation)
     out[2] = ratio(4.0 * deviation, mean)
-    long = mean_of(highs, HISTORY - LONG_BARS) - mean_of(lows, HISTORY - LONG_BARS)
-    short = mean_of(highs, HISTORY - SHORT_BARS) - mean_of(lows, HISTORY - SHORT_BARS)
-    # A difference of two means of prices: below rounding of the price itself there was no range.
-    if long <= 1e-12 * close:
-        out[3] = 1.0
-    else:
-        out[3] = min(max(short / long, 0.0), LONG_BARS / SHORT_BARS)
+    long = mean_of(ranges, HISTORY - LONG_BARS)
+    out[3] = mean_of(ranges, HISTORY - SHORT_BARS) / long if long > 0.0 else 1.0
 
 
 VOLATILITY = Family(

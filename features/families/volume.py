@@ -41,15 +41,13 @@ def volume_flow(state: Slice, out: Slice, volume: float, taker_buy_base: float, 
 
 
 @njit
-def vwap(
-    state: Slice, out: Slice, close: float, atr: float, highs: Slice, lows: Slice, closes: Slice, volumes: Slice
-) -> None:
+def vwap(state: Slice, out: Slice, close: float, atr: float, typicals: Slice, volumes: Slice) -> None:
     """Distance to the volume-weighted average price of the window. No state of its own."""
     total = 0.0
     weighted = 0.0
     for i in range(HISTORY - BARS, HISTORY):
         total += volumes[i]
-        weighted += volumes[i] * (highs[i] + lows[i] + closes[i]) / 3.0
+        weighted += volumes[i] * typicals[i]
     out[0] = in_atr(close - weighted / total, atr) if total > 0.0 else 0.0
 
 
