@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from features.barriers import OUTCOME, CostModel, TradePlan
 from features.decision import DecisionState
 from features.decision_spec import DECISION_SPEC, DecisionSpec
-from market.bars import MINUTE_MS, Bars
+from market.bars import DAY_MS, Bars
+from market.errors import UnknownSymbol, utc
 from market.funding import Fundings
+from market.sources import BarSource, open_source
 from market.sources.recorded import RecordedMarket
+from models_registry.bundle import verify
 from models_registry.manifest import Manifest, SpecPin, TrainingRecord
 from models_registry.runtime import Predictor
 from trading_worker.engine import Engine, PredictorLike
 from trading_worker.events import AnyEvent, Digest, PositionClosed, kind
+from trading_worker.journal import Journal
 from trading_worker.recorded_waves import Stretch, covered, recorded_waves
 from trading_worker.settings import EngineSettings
 
@@ -31,6 +36,15 @@ Progress = Callable[[int, int], None]
 """Called now and then with the minutes done and the minutes there are."""
 
 PROGRESS_EVERY = 1440
+
+UNBOUNDED_DAYS = 7
+"""How many days of a source without an end are replayed when no end is given."""
+
+UNBOUNDED_SPAN_MS = 20 * 365 * DAY_MS
+"""A source that covers more than this has no end."""
+
+COMMIT_EVENTS = 4096
+"""A replay's journal is committed this often: a replay that dies is simply run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,23 @@ class ReplayResult:
     def bars_per_second(self) -> float:
         """Throughput."""
         return self.bars / self.seconds if self.seconds else float("nan")
+
+    def summary(self) -> dict[str, Any]:
+        """The result as plain values, for JSON; a mean over nothing is null."""
+        mean_r = self.mean_r
+        return {
+            "digest": self.digest,
+            "start": utc(self.stretch.start_ms),
+            "end": utc(self.stretch.end_ms),
+            "symbols": self.symbols,
+            "bars": self.bars,
+            "waves": self.stretch.minutes,
+            "events": self.counts,
+            "outcomes": {name: {"count": o.count, "mean_r": o.mean_r} for name, o in self.outcomes.items()},
+            "mean_r": mean_r if np.isfinite(mean_r) else None,
+            "seconds": self.seconds,
+            "bars_per_second": self.bars_per_second,
+        }
 
 
 def _mean_r(closed: list[PositionClosed]) -> float:
@@ -159,3 +190,71 @@ def replay(
         symbols=len(symbols),
         seconds=time.perf_counter() - began,
     )
+
+
+def replay_command(
+    klines: str | Path,
+    bundle: Path | None = None,
+    *,
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    symbols: Sequence[str] = (),
+    settings: EngineSettings | None = None,
+    journal: Path | None = None,
+    progress: Progress | None = None,
+) -> ReplayResult:
+    """What `perpforge replay` does: replay a recording with a bundle.
+
+    Parameters
+    ----------
+    klines
+        A folder of recorded 1m files (fundings in or beside it), or what `market.sources.open_source` takes.
+    bundle
+        A bundle's folder, verified first; None replays with the plain versions of all models.
+    start_ms, end_ms
+        Open times to replay; all that there is before the start warms the features. A source without an end is
+        replayed for `UNBOUNDED_DAYS`.
+    symbols
+        Which symbols, in this order; none means all of them.
+    journal
+        A folder to write the events to, as a worker named `replay`.
+
+    Raises `UnknownSymbol`, `NothingRecorded`, `SourceUnreadable`, `BundleRejected` or `JournalError`.
+    """
+    source = open_source(klines) if isinstance(klines, str) and ":" in klines else RecordedMarket(Path(klines))
+    chosen = tuple(symbols) or source.symbols()
+    for symbol in chosen:
+        if symbol not in source.symbols():
+            raise UnknownSymbol(symbol, source.name)
+    bars, funding = _load(source, chosen, start_ms, end_ms)
+    if bundle is None:
+        predictor = plain_predictor()
+    else:
+        verify(bundle, DECISION_SPEC)
+        predictor = Predictor.load(bundle)
+    with predictor:
+        if journal is None:
+            return replay(bars, funding, predictor, settings, start_ms=start_ms, end_ms=end_ms, progress=progress)
+        with Journal(journal, "replay") as written:
+            result = replay(bars, funding, predictor, settings, start_ms=start_ms, end_ms=end_ms, progress=progress)
+            for first in range(0, len(result.events), COMMIT_EVENTS):
+                written.extend(result.events[first : first + COMMIT_EVENTS])
+                written.commit()
+            return result
+
+
+def _load(
+    source: BarSource, symbols: Sequence[str], start_ms: int | None, end_ms: int | None
+) -> tuple[dict[str, Bars], dict[str, Fundings]]:
+    """Bars and fundings of the source up to the end."""
+    bars: dict[str, Bars] = {}
+    funding: dict[str, Fundings] = {}
+    for symbol in symbols:
+        first, end = source.coverage(symbol) or (0, 0)
+        if end_ms is not None:
+            end = min(end, end_ms)
+        elif end - first > UNBOUNDED_SPAN_MS:
+            end = max(first, start_ms or first) + UNBOUNDED_DAYS * DAY_MS
+        bars[symbol] = source.klines(symbol, first, end)
+        funding[symbol] = source.funding(symbol, first, end)
+    return bars, funding

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from market.bars import BAR, MINUTE_MS, Bars, check_next, fault
+from market.bars import BAR, FLOWS, MINUTE_MS, PRICES, Bars, check_next, fault
 from market.errors import BarRejected as Rejected
 from market.kernels_cache import compiler
 from trading_worker.events import AnyEvent, BarRejected, BarRevised, BarValues
@@ -79,7 +79,9 @@ def _remember(rows: NDArray[np.int64], bars: Bars, last: Bars) -> None:
 
 def no_bars(symbols: int) -> Bars:
     """What `screen` takes as `last` when there has been no bar: BAR[S]."""
-    last = np.full(symbols, np.nan, dtype=BAR)
+    last = np.empty(symbols, dtype=BAR)
+    for name in PRICES + FLOWS:
+        last[name] = np.nan
     last["open_time"] = last["close_time"] = NEVER
     return last
 
@@ -91,6 +93,7 @@ def screen(minute: MinuteBars, symbols: tuple[str, ...], last: Bars) -> Screened
     it is a possible kline. One that repeats the last bar's time with other values is a revision: both are
     written down, and the bar that was used stays.
     """
+    # Read-only arrays would be compiled for once more.
     bars = np.require(minute.bars, requirements=["C", "W"])
     rows = np.require(minute.rows, np.int64, ["C", "W"])
     passed = np.empty(rows.size, dtype=np.bool_)

@@ -328,11 +328,10 @@ class VirtualPositions:
             self.remove(key)
         self.names = list(table.names)
         for index in range(table.position.size):
-            self.reinstate(table, index)
+            self._load_one(table, index)
         self._detail["ticks"] = BROKEN
 
-    def reinstate(self, table: Table, index: int) -> None:
-        """Follow one position of `table` as it stands there, in place of what is known of it now."""
+    def _load_one(self, table: Table, index: int) -> int:
         position = table.position[index]
         key = Key(int(position["symbol"]), int(position["decided_at"]), int(position["direction"]))
         self.remove(key)
@@ -340,6 +339,14 @@ class VirtualPositions:
         self._position[slot] = position
         self._detail[slot] = table.detail[index]
         self._enlist(key, slot)
+        return slot
+
+    def reinstate(self, table: Table, key: Key, seen_ms: int) -> None:
+        """Follow one position as it stands in `table`, in place of what is known of it now, as if it had seen the
+        minute that closed at `seen_ms` without an event. A position that the table lacks is left alone."""
+        mine = (table.position["symbol"] == key.row) & (table.position["decided_at"] == key.decided_at)
+        for index in np.flatnonzero(mine & (table.position["direction"] == key.direction)):
+            self._position["last_time"][self._load_one(table, int(index))] = seen_ms
 
     def adopt(self, event: PositionOpened) -> None:
         """Take an entry as journaled, where the bars that are read now would give another."""
