@@ -127,47 +127,71 @@ class Registry:
 
     # --- registering ---
 
-    def register(self, folder: str | Path, record: RunRecord | None = None) -> str:
+    def register(
+        self, folder: str | Path, record: RunRecord | None = None, number: Callable[[str], object] | None = None
+    ) -> str:
         """Register a bundle folder as the next version of `trading_bundle`; returns the version.
 
-        The files are uploaded before the version exists, so no version is ever half there. The same manifest again
-        (a retried step) gives the version that it already has.
+        The files are uploaded before the version exists, so no version is ever half there. `number` is called with
+        the version that the bundle will have, before the upload, to write it into the manifest. The same manifest
+        again (a retried step; as it was before it was numbered) gives the version that it already has.
         """
         folder = Path(folder)
-        digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-        with self._asking():
-            known = self._client.search_model_versions(
-                f"name = '{BUNDLE_MODEL}' and tag.manifest_sha256 = '{digest}'", max_results=1
-            )
-            if known:
-                return str(known[0].version)
-        record = record or RunRecord()
-        return self._register(BUNDLE_MODEL, folder, record, {"manifest_sha256": digest})
+        digest = _sha256(folder / "manifest.json")
+        with self.ledger.lock():
+            known = self._find(BUNDLE_MODEL, digest)
+            if known is not None:
+                return known
+            expected = int(self._newest() or 0) + 1
+            while True:
+                if number is not None:
+                    number(str(expected))
+                version = self._register(BUNDLE_MODEL, folder, record or RunRecord(), digest)
+                if number is None or version == str(expected):
+                    return version
+                # The newest version had been deleted, or another host was quicker: this number is not ours.
+                with self._asking():
+                    self._client.delete_model_version(BUNDLE_MODEL, version)
+                expected = int(version) + 1
 
     def register_component(self, name: str, folder: str | Path, record: RunRecord | None = None) -> str:
-        """Register a component's files as the next version of the model `name`; returns the version."""
-        return self._register(name, Path(folder), record or RunRecord(), {})
+        """Register a component's files as the next version of the model `name`; returns the version.
 
-    def _register(self, model: str, folder: Path, record: RunRecord, tags: Mapping[str, str]) -> str:
-        from mlflow.entities import Metric, Param, RunTag
+        A folder with the same `component.json` as before gives the version that it already has.
+        """
+        folder = Path(folder)
+        digest = _sha256(folder / "component.json")
+        return self._find(name, digest) or self._register(name, folder, record or RunRecord(), digest)
 
-        tags = {**record.tags, **tags}
+    def note(self, version: str, record: RunRecord) -> None:
+        """Add numbers, tags and plots to a registered bundle, such as how it was judged."""
+        with self._asking():
+            run_id = str(self._client.get_model_version(BUNDLE_MODEL, version).run_id)
+            self._log(run_id, record)
+            for key, value in record.tags.items():
+                self._client.set_model_version_tag(BUNDLE_MODEL, version, key, value)
+
+    def _find(self, model: str, digest: str) -> str | None:
+        """The version whose content was `digest` when it was registered, or None."""
+        with self._asking():
+            found = self._client.search_model_versions(f"name = '{model}' and tag.content = '{digest}'", max_results=1)
+        return str(found[0].version) if found else None
+
+    def _newest(self) -> str | None:
+        bundles = self.list()
+        return bundles[0].version if bundles else None
+
+    def _register(self, model: str, folder: Path, record: RunRecord, digest: str) -> str:
+        tags = {**record.tags, "content": digest}
         with self._asking():
             client = self._client
             experiment = client.get_experiment_by_name(model)
             experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
-            run = client.create_run(experiment_id, tags={"mlflow.source.name": "perpforge"})
+            run = client.create_run(experiment_id, tags={"mlflow.source.name": "perpforge", "content": digest})
             run_id = run.info.run_id
             try:
-                now = _now_ms()
-                client.log_batch(
-                    run_id,
-                    [Metric(key, float(value), now, 0) for key, value in record.metrics.items()],
-                    [Param(key, str(value)) for key, value in record.parameters.items()],
-                    [RunTag(key, value) for key, value in tags.items()],
-                )
+                self._log(run_id, record)
                 client.log_artifacts(run_id, str(folder), FILES)
-                self._log_plots(run_id, record.plots)
             except BaseException:
                 # The error that ended the upload is the one to report, not a second one from marking the run.
                 with contextlib.suppress(Exception):
@@ -178,6 +202,18 @@ class Registry:
             source = f"{run.info.artifact_uri}/{FILES}"
             version = client.create_model_version(model, source, run_id, tags=tags, await_creation_for=0)
         return str(version.version)
+
+    def _log(self, run_id: str, record: RunRecord) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = _now_ms()
+        self._client.log_batch(
+            run_id,
+            [Metric(key, float(value), now, 0) for key, value in record.metrics.items()],
+            [Param(key, str(value)) for key, value in record.parameters.items()],
+            [RunTag(key, value) for key, value in record.tags.items()],
+        )
+        self._log_plots(run_id, record.plots)
 
     def _log_plots(self, run_id: str, plots: Mapping[str, bytes]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -361,6 +397,10 @@ class Registry:
             raise RegistryAnswer(self.tracking_uri, status, "HTTP_ERROR", str(error)) from error
         except (MlflowException, requests.RequestException) as error:
             raise RegistryUnreachable(self.tracking_uri, str(error)) from error
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _client(tracking_uri: str) -> MlflowClient:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,11 +98,59 @@ def test_registering_the_same_bundle_again_gives_its_version(registry: Registry,
     assert len(registry.list()) == 1
 
 
+def numbering(folder: Path) -> Callable[[str], None]:
+    def number(version: str) -> None:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"bundle_version": version}))
+
+    return number
+
+
+def test_a_bundle_knows_its_number(registry: Registry, tmp_path: Path) -> None:
+    for expected in ("1", "2"):
+        folder = bundle(tmp_path, f"bundle-{expected}")
+        assert registry.register(folder, number=numbering(folder)) == expected
+        files = registry.download(expected, tmp_path / "again")
+        assert json.loads((files / "manifest.json").read_bytes())["bundle_version"] == expected
+
+
+def test_a_number_that_a_deleted_version_had_is_not_given_again(registry: Registry, tmp_path: Path) -> None:
+    client = MlflowClient(registry.tracking_uri)
+    _, two = register(registry, tmp_path, "one", "two")
+    client.delete_model_version(BUNDLE_MODEL, two)
+    folder = bundle(tmp_path, "three")
+    version = registry.register(folder, number=numbering(folder))
+    assert int(version) > int(two)
+    files = registry.download(version, tmp_path / "again")
+    assert json.loads((files / "manifest.json").read_bytes())["bundle_version"] == version
+
+
+def test_a_numbered_bundle_that_is_registered_again_is_found(registry: Registry, tmp_path: Path) -> None:
+    first, again = bundle(tmp_path, "first"), tmp_path / "again"
+    shutil.copytree(first, again)
+    version = registry.register(first, number=numbering(first))
+    assert registry.register(again, number=numbering(again)) == version
+
+
+def test_a_judgement_is_noted_on_the_bundle(registry: Registry, tmp_path: Path) -> None:
+    (version,) = register(registry, tmp_path, "one")
+    registry.note(version, RunRecord(metrics={"expectancy": 0.1}, tags={"gate": "promoted"}, plots={"curve": PIXEL}))
+    (listed,) = registry.list()
+    assert listed.tags["gate"] == "promoted"
+    run = MlflowClient(registry.tracking_uri).get_run(listed.run_id)
+    assert run.data.metrics["expectancy"] == 0.1
+
+
 def test_a_component_is_a_model_of_its_own(registry: Registry, tmp_path: Path) -> None:
     client = MlflowClient(registry.tracking_uri)
     folder = bundle(tmp_path, "component")
-    first, second = (registry.register_component("structure_autoencoder", folder) for _ in range(2))
+    versions = []
+    for content in ("{}", '{"version": "x"}', '{"version": "x"}'):
+        (folder / "component.json").write_text(f"{content}\n{tmp_path}")
+        versions.append(registry.register_component("structure_autoencoder", folder))
+    first, second, again = versions
     assert int(second) == int(first) + 1
+    assert again == second
     assert client.get_model_version("structure_autoencoder", second).source.startswith("mlflow-artifacts:/")
     assert registry.list() == []
 
