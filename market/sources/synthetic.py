@@ -24,7 +24,9 @@ where z is the same minute's return in units of σ.
 
     drift[i,t] = 0.08 · edge(regime[t]) · σ[i,t] · x[i,t−1]
 
-so whoever estimates x from the taker flow of the last hour or two knows something of the hours to come.
+so whoever estimates x from the taker flow of the last hour or two knows something of the hours to come. Over 12
+seeds of 12 symbols and 30 days, the imbalance of the last twenty 5m bars alone told trades that reach 2 ATR before
+1.5 ATR against them from the others with an AUC of 0.64 (0.63 to 0.65); without an edge, 0.50 (0.48 to 0.52).
 
 **No edge** (`edge="none"`): drift is zero, the price is a martingale and independent of x. Everything else
 (volumes, shares, fundings) is drawn in the same way; nothing that is seen tells the direction of the future.
