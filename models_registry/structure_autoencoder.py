@@ -6,6 +6,8 @@ in when there is no network. Then its training, export and measure, which import
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -61,7 +63,7 @@ def normalise(windows: Float32, parameters: AutoencoderParameters) -> Float32:
 
 def reconstruction_error(normalised: Float32, reconstruction: Float32) -> Float32:
     """Mean squared error `[k]` of each window, in variances of its channels."""
-    difference = (normalised - reconstruction).reshape(len(normalised), -1)
+    difference = (normalised - reconstruction).reshape(len(normalised), math.prod(normalised.shape[1:]))
     return np.asarray(np.square(difference).mean(axis=1), dtype=np.float32)
 
 
@@ -253,6 +255,8 @@ def build(window: int, channels: int, components: PrincipalComponents) -> Any:
 def _fit(
     parts: dict[str, Float32], components: PrincipalComponents, config: AutoencoderConfig, progress: Progress
 ) -> tuple[Any, dict[str, list[float]]]:
+    # Read at TensorFlow's import; its notes on the processor would drown the caller's progress.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import tensorflow as tf
 

@@ -40,7 +40,7 @@ TYPES: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingSet:
     """`m` labelled candidates in order of (decided_at, symbol, direction), and `u` windows without labels.
 
@@ -111,6 +111,10 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return len(self.decided_at)
+
+    def __repr__(self) -> str:
+        windows = len(self.unlabelled_at)
+        return f"TrainingSet({len(self)} rows, {windows} unlabelled windows, {len(self.symbols)} symbols)"
 
     @property
     def won(self) -> NDArray[np.bool_]:

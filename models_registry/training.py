@@ -1,0 +1,250 @@
+"""From a training set to a bundle: the order of the models, their splits, and what the manifest records.
+
+Each model is trained into a folder of its own with a `component.json`, so that one asset can train it and another
+assemble the bundle. Both models share one cut in time:
+
+    fit | embargo | validation (stops early, calibrates) | embargo | holdout (judges only)
+
+The win model reads the autoencoder's latents on rows of the same time. That leaks nothing of the outcomes, because
+the autoencoder sees no labels; and neither sees anything of the holdout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models_registry import bundle, structure_autoencoder, win_classifier
+from models_registry.errors import NotEnoughData, TrainingUnavailable
+from models_registry.manifest import (
+    AUTOENCODER,
+    WIN,
+    Component,
+    Manifest,
+    SpecPin,
+    TrainingRecord,
+    encode,
+)
+from models_registry.runtime import Embedder
+from models_registry.structure_autoencoder import AutoencoderConfig, Progress, WindowSplit
+from models_registry.training_set import LIVE, Split, TrainingSet, split_in_time
+from models_registry.win_classifier import WinConfig, WinRows
+
+COMPONENT_FILE = "component.json"
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides what a training gives, besides the data."""
+
+    seed: int = 7
+    """Of every model; their own seeds are replaced by it."""
+    holdout_start_ms: int | None = None
+    """The holdout begins at this decision time; None leaves out the last `holdout_fraction` of the rows."""
+    holdout_fraction: float = 0.2
+    validation_fraction: float = 0.2
+    """Of the rows before the holdout."""
+    embargo_ms: int = 4 * HOUR_MS
+    """Between the parts: as long as a label may last, and longer than a window looks back."""
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    win: WinConfig = field(default_factory=WinConfig)
+    plan: Mapping[str, float] = field(default_factory=dict)
+    """The trade plan that the labels follow, recorded in the manifest; so are `costs`."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    parent: str | None = None
+    """The bundle in use when this one was trained."""
+    code_version: str = "unknown"
+    bundle_version: str | None = None
+    """None names the bundle by its components' versions; the registry gives it its number."""
+    created_ms: int | None = None
+    """None takes the last decision's time, so that equal data gives an equal manifest."""
+
+
+@dataclass(frozen=True)
+class TrainedBundle:
+    """A bundle on disk."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def no_progress(stage: str, fraction: float) -> None:
+    """Says nothing."""
+
+
+def split_of(rows: TrainingSet, config: TrainingConfig) -> Split:
+    """The cut in time that every model of this training uses; `NotEnoughData` for an empty set."""
+    if not len(rows):
+        raise NotEnoughData("a training", 0, 1)
+    start = config.holdout_start_ms
+    if start is None:
+        start = int(rows.decided_at[min(int(len(rows) * (1 - config.holdout_fraction)), len(rows) - 1)])
+    return split_in_time(
+        rows.decided_at,
+        rows.known_at,
+        holdout_start_ms=start,
+        validation_fraction=config.validation_fraction,
+        embargo_ms=config.embargo_ms,
+    )
+
+
+def train_structure_autoencoder(
+    rows: TrainingSet, config: TrainingConfig, folder: str | Path, progress: Progress = no_progress
+) -> Component:
+    """Train the autoencoder into `folder`.
+
+    It takes the unlabelled windows, or the labelled rows' where those are too few. Without TensorFlow the
+    component is its plain version, with that reason; raises `NotEnoughData` with too few windows.
+    """
+    folder = _fresh(folder)
+    settings = replace(config.autoencoder, seed=config.seed)
+    split = split_of(rows, config)
+    windows = _cut_windows(rows.unlabelled_windows, rows.unlabelled_at, split, config)
+    if len(windows.fit) < settings.fewest_windows:
+        windows = _cut_windows(rows.windows, rows.decided_at, split, config)
+    try:
+        component = structure_autoencoder.train(windows, settings, folder, progress)
+    except TrainingUnavailable as error:
+        component = Component(version="none", served=None, format=None, fallback=str(error))
+    return _save(folder, component)
+
+
+def train_win_classifier(
+    rows: TrainingSet,
+    autoencoder: str | Path,
+    config: TrainingConfig,
+    folder: str | Path,
+    progress: Progress = no_progress,
+) -> Component:
+    """Train the win model into `folder` on the latents of the component in the folder `autoencoder`.
+
+    The latents come from the file that is served, through the live runtime, so that the trees never meet other
+    numbers than those they were grown on. Without xgboost the component is its plain version, with that reason;
+    raises `NotEnoughData` with too few rows in any part.
+    """
+    folder = _fresh(folder)
+    split = split_of(rows, config)
+    settings = replace(config.win, seed=config.seed)
+    embedder = Embedder(Path(autoencoder), load_component(autoencoder))
+    latents, error = _embed(embedder, rows.windows)
+    data = WinRows.build(rows, split, latents, error, settings)
+    try:
+        component = win_classifier.train(data, settings, folder, progress)
+    except TrainingUnavailable as unavailable:
+        component = win_classifier.plain_component(rows, split, str(unavailable))
+    return _save(folder, component)
+
+
+def assemble(
+    rows: TrainingSet, config: TrainingConfig, components: Mapping[str, str | Path], out_folder: str | Path
+) -> TrainedBundle:
+    """Join trained components (name to folder) into a bundle at `out_folder`, which must not exist."""
+    split = split_of(rows, config)
+    loaded = {name: load_component(folder) for name, folder in components.items()}
+    files = {file: Path(components[name]) / file for name, part in loaded.items() for file in part.files}
+    manifest = Manifest(
+        bundle_version=config.bundle_version or _content_name(loaded, rows),
+        created_ms=int(rows.decided_at[-1]) if config.created_ms is None else config.created_ms,
+        parent=config.parent,
+        code_version=config.code_version,
+        decision_spec=SpecPin(id=rows.decision_spec_id, names=list(rows.decision_names)),
+        plan={name: float(value) for name, value in config.plan.items()},
+        costs={name: float(value) for name, value in config.costs.items()},
+        training=training_record(rows, split, config),
+        components=loaded,
+        golden=None,
+        metrics={
+            f"{name}.{part.headline}": part.metrics[part.headline] for name, part in loaded.items() if part.headline
+        },
+    )
+    return TrainedBundle(Path(out_folder), bundle.write(out_folder, manifest, files, golden_inputs(rows)))
+
+
+def train_bundle(
+    rows: TrainingSet, config: TrainingConfig, out_folder: str | Path, progress: Progress = no_progress
+) -> TrainedBundle:
+    """Train both models and assemble them at `out_folder`; the models' own folders lie in `out_folder`.models."""
+    work = Path(out_folder).with_name(f"{Path(out_folder).name}.models")
+    folders = {name: work / name for name in (AUTOENCODER, WIN)}
+    train_structure_autoencoder(rows, config, folders[AUTOENCODER], progress)
+    train_win_classifier(rows, folders[AUTOENCODER], config, folders[WIN], progress)
+    trained = assemble(rows, config, folders, out_folder)
+    progress("bundle", 1.0)
+    return trained
+
+
+def training_record(rows: TrainingSet, split: Split, config: TrainingConfig) -> TrainingRecord:
+    """What the bundle has seen: everything before the holdout."""
+    seen = np.concatenate([split.fit, split.validation])
+    windows = rows.unlabelled_at[rows.unlabelled_at < split.holdout_start_ms - config.embargo_ms]
+    return TrainingRecord(
+        start_ms=int(rows.decided_at[seen].min()) if len(seen) else split.holdout_start_ms,
+        end_ms=int(rows.decided_at[seen].max()) if len(seen) else split.holdout_start_ms,
+        last_known_at=int(max(rows.known_at[seen].max(initial=0), windows.max(initial=0))),
+        rows=len(seen),
+        live_labels=int((rows.source[seen] == LIVE).sum()),
+        data_hash=rows.data_hash,
+        seed=config.seed,
+        holdout_start_ms=split.holdout_start_ms,
+        splits={name: len(getattr(split, name)) for name in ("fit", "validation", "holdout")},
+    )
+
+
+def golden_inputs(rows: TrainingSet, count: int = bundle.GOLDEN_ROWS) -> dict[str, NDArray[Any]]:
+    """Inputs for the golden outputs: rows evenly spaced over the set, every one a candidate on itself."""
+    chosen = rows.select(np.unique(np.linspace(0, len(rows) - 1, count).astype(np.int64)))
+    return {
+        "decision": chosen.decision,
+        "windows": chosen.windows,
+        "index": np.arange(len(chosen), dtype=np.int64),
+        "direction": chosen.direction,
+        "kind": chosen.kind,
+        "quality": chosen.quality,
+    }
+
+
+def load_component(folder: str | Path) -> Component:
+    """The component that a training wrote into `folder`."""
+    return msgspec.json.decode((Path(folder) / COMPONENT_FILE).read_bytes(), type=Component)
+
+
+def _cut_windows(
+    windows: NDArray[np.float32], at: NDArray[np.int64], split: Split, config: TrainingConfig
+) -> WindowSplit:
+    early = at < split.validation_start_ms - config.embargo_ms
+    middle = (at >= split.validation_start_ms) & (at < split.holdout_start_ms - config.embargo_ms)
+    late = at >= split.holdout_start_ms
+    return WindowSplit(windows[early], windows[middle], windows[late], at[late])
+
+
+def _embed(embedder: Embedder, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    parts = [embedder.run(windows[start : start + 8192]) for start in range(0, len(windows), 8192)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _content_name(components: Mapping[str, Component], rows: TrainingSet) -> str:
+    content = repr((sorted((name, part.version) for name, part in components.items()), rows.data_hash))
+    return f"unregistered-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+
+def _fresh(folder: str | Path) -> Path:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Its presence says that the component is whole; an interrupted training leaves none.
+    (folder / COMPONENT_FILE).unlink(missing_ok=True)
+    return folder
+
+
+def _save(folder: Path, component: Component) -> Component:
+    partial = folder / f".{COMPONENT_FILE}.partial"
+    partial.write_bytes(encode(component))
+    partial.replace(folder / COMPONENT_FILE)
+    return component
