@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -223,31 +223,31 @@ class BundleWatcher:
         """What the alias names, loaded; None when that is what we have, was refused, or cannot be had."""
         try:
             version = await self._registry.alias_version(BUNDLE_MODEL, ALIAS)
-            if version is None:
-                self._say(f"the registry names no {ALIAS}: keeping {self._current or 'none'}")
-                return None
-            self._say(None)
+            self._say(None if version else f"the registry names no {ALIAS}: keeping {self._current or 'none'}")
             if version == self._current:
                 self._refused = None
-                return None
-            if version == self._refused:
+            if version is None or version in (self._current, self._refused):
                 return None
             return await self._obtain(version)
         except RegistryError as error:
             self._say(str(error))
+            return None
+
+    async def _obtain(self, version: str) -> Loaded | None:
+        """From the cache if it is whole there, else freshly downloaded; None when it is refused."""
+        began = perf_counter()
+        try:
+            if self._cache.has(version):
+                try:
+                    return await self.load_cached(version)
+                except BundleRejected:
+                    self._cache.discard(version)
+            folder = await self._registry.download(BUNDLE_MODEL, version, self._cache.folder(version))
+            loaded = await asyncio.to_thread(self._load, version, folder, self._specs, "registry")
         except BundleRejected as error:
             await self._refusal(version, error.reason)
-        return None
-
-    async def _obtain(self, version: str) -> Loaded:
-        """From the cache if it is whole there, else freshly downloaded."""
-        if self._cache.has(version):
-            try:
-                return await self.load_cached(version)
-            except BundleRejected:
-                self._cache.discard(version)
-        folder = await self._registry.download(BUNDLE_MODEL, version, self._cache.folder(version))
-        return await asyncio.to_thread(self._load, version, folder, self._specs, "registry")
+            return None
+        return replace(loaded, prepare_s=perf_counter() - began)
 
     async def _cached(self) -> Loaded | None:
         version = self._cache.last_good()

@@ -53,6 +53,7 @@ class StreamConnection:
     url: what to connect to, streams included.
     session: an open aiohttp session, whose owner closes it.
     handle: awaited with every text message.
+    opened: told whenever a connection has been made.
     dropped: told the cause whenever the connection is lost or cannot be made.
     """
 
@@ -61,12 +62,14 @@ class StreamConnection:
         url: str,
         session: aiohttp.ClientSession,
         handle: Callable[[bytes], Awaitable[None]],
+        opened: Callable[[], None],
         dropped: Callable[[str], None],
         backoff: Backoff,
     ) -> None:
         self._url = url
         self._session = session
         self._handle = handle
+        self._opened = opened
         self._dropped = dropped
         self._backoff = backoff
         self._socket: aiohttp.ClientWebSocketResponse[Any] | None = None
@@ -105,6 +108,7 @@ class StreamConnection:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return f"cannot connect: {type(error).__name__}"
         self._socket = socket
+        self._opened()
         try:
             return await self._read(socket)
         finally:

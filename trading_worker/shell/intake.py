@@ -41,6 +41,14 @@ class KlineMessage(Protocol):
         """The venue's symbol."""
 
     @property
+    def open_time(self) -> int:
+        """First millisecond of its bar."""
+
+    @property
+    def price(self) -> float:
+        """The last price."""
+
+    @property
     def bar(self) -> np.void:
         """The bar, a `market.bars.BAR` scalar."""
 
@@ -135,13 +143,13 @@ class Intake:
                     return
                 row = self._rows.get(message.symbol)
                 if row is None:
-                    raise BarRejected(message.symbol, int(message.bar["open_time"]), "the symbol is not followed")
+                    raise BarRejected(message.symbol, message.open_time, "the symbol is not followed")
                 await self._pass_time(message)
                 self.heard[row] = self.venue_ms
                 if message.closed:
                     await self._closed(row, message)
                 else:
-                    self._price(row, float(message.bar["close"]), message.event_time)
+                    self._price(row, message.price, message.event_time)
             except BarRejected as error:
                 self._reject(error)
             except MarketError as error:
@@ -158,13 +166,12 @@ class Intake:
         """Move the venue's time to the message's; one wrong event time must not cut every wave to come."""
         event_time = message.event_time
         if event_time > self.venue_ms + JUMP_MS and event_time > await self._server_time() + CLOCK_TOLERANCE_MS:
-            raise BarRejected(message.symbol, int(message.bar["open_time"]), "its event time lies in the future")
+            raise BarRejected(message.symbol, message.open_time, "its event time lies in the future")
         self.venue_ms = self._board.venue_ms = max(self.venue_ms, event_time)
 
     async def _closed(self, row: int, message: KlineMessage) -> None:
         """A closed bar: check it, fetch what is missing before it, offer it."""
-        bar, symbol = message.bar, message.symbol
-        open_time = int(bar["open_time"])
+        bar, symbol, open_time = message.bar, message.symbol, message.open_time
         reason = fault(bar)
         if reason is None and int(bar["close_time"]) > message.event_time:
             reason = "it is closed before its last millisecond"
@@ -182,9 +189,8 @@ class Intake:
         taken = self._waves.offer(row, bar)
         key = (row, int(bar["close_time"]))
         if taken is Offer.LATE:
-            self._board.late_bars += 1
-        elif taken is Offer.REVISED and used is not None:
-            self._board.bars_revised += 1
+            return
+        if taken is Offer.REVISED and used is not None:
             self._sink.revised(row, used, bar, self.venue_ms)
         elif taken is Offer.REPEATED and from_stream and key in self._repaired:
             self._repaired.remove(key)

@@ -99,6 +99,7 @@ class Board:
     symbols: tuple[str, ...] = ()
     origin: str = ""
     bundle: str = ""
+    bundle_name: str = ""
     bundle_from: str = ""
     decision_spec: str = ""
     fallbacks: dict[str, str] = field(default_factory=dict)

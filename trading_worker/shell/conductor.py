@@ -1,0 +1,225 @@
+"""Drives the engine: hands it each wave, makes what it says durable, and only then shows it.
+
+Everything here happens between two messages of the feed, on the event loop: a wave of a few hundred symbols takes
+single milliseconds, inference included, so a thread would cost more in order and copying than it would save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from features.decision import DecisionState
+from market.bars import Bars, empty
+from market.errors import BarRejected
+from trading_worker import events as kinds
+from trading_worker.engine import Engine
+from trading_worker.events import AnyEvent, BarValues, BundleSwapped, Event, WaveClosed
+from trading_worker.journal import Journal
+from trading_worker.shell.bundles import Loaded
+from trading_worker.shell.funding import FundingBook
+from trading_worker.shell.metrics import Board, Swap
+from trading_worker.shell.snapshot_store import SnapshotStore
+from trading_worker.shell.tally import Tally
+from trading_worker.shell.waves import Minute
+from trading_worker.wave import MinuteBars, Wave
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """How often what is done: `snapshot_ms` of market time between snapshots, and `snapshot_s` of wall time at least.
+
+    The second keeps a simulated market that runs a thousand times as fast from writing snapshots all the time.
+    """
+
+    snapshot_ms: int
+    snapshot_s: float = 0.5
+
+
+class Conductor:
+    """The sink of the intake, and the only one who touches engine and journal.
+
+    Parameters
+    ----------
+    wall_ms: this machine's clock, for the fields of events that the digest leaves out.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        funding: FundingBook,
+        snapshots: SnapshotStore,
+        board: Board,
+        tally: Tally,
+        cadence: Cadence,
+        *,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self.engine = engine
+        self.journal = journal
+        self._step: Callable[[Wave], list[AnyEvent]] = engine.on_wave
+        self._funding = funding
+        self._snapshots = snapshots
+        self._board = board
+        self._tally = tally
+        self._cadence = cadence
+        self._wall_ms = wall_ms
+        self._queued: list[AnyEvent] = []
+        self._snapshot_ms = engine.time_ms
+        self._snapshot_s = perf_counter()
+        self._kept: list[MinuteBars] | None = None
+
+    # The sink of the intake
+
+    async def minute(self, minute: Minute, venue_ms: int) -> None:
+        """Take the next wave: decide, journal with one fsync, show."""
+        began = perf_counter()
+        wave = await self._wave(minute)
+        self._keep(wave)
+        events = self._step(wave)
+        delays = {
+            "wall_venue_delay_ms": float(venue_ms - wave.time_ms),
+            "wall_own_delay_ms": (perf_counter() - began) * 1e3,
+        }
+        for event in events:
+            self.note(msgspec.structs.replace(event, **delays) if isinstance(event, WaveClosed) else event)
+        self.commit()
+        self._board.minutes += 1
+        self._board.wave_ms = wave.time_ms
+        self._board.wave_time.add(perf_counter() - began)
+        elapsed_s = perf_counter() - self._snapshot_s
+        if wave.time_ms - self._snapshot_ms >= self._cadence.snapshot_ms and elapsed_s >= self._cadence.snapshot_s:
+            self.snapshot()
+
+    def prices(self, time_ms: int, rows: NDArray[np.int64], prices: NDArray[np.float64]) -> None:
+        """Show price updates to the engine."""
+        for event in self.engine.on_prices(time_ms, rows, prices):
+            self.note(event)
+
+    def rejected(self, error: BarRejected, time_ms: int) -> None:
+        """Write down a refused bar; durable with the next wave."""
+        self.note(
+            kinds.BarRejected(time_ms=time_ms, symbol=error.symbol, open_time=error.open_time, reason=error.reason)
+        )
+
+    def revised(self, row: int, used: np.void, revised: np.void, time_ms: int) -> None:
+        """Write down a bar that came again with other numbers; the decision stands on the first."""
+        self.note(
+            kinds.BarRevised(
+                time_ms=time_ms,
+                symbol=self.engine.symbols[row],
+                open_time=int(used["open_time"]),
+                used=BarValues.of(used),
+                revised=BarValues.of(revised),
+            )
+        )
+
+    # What the worker asks for
+
+    def follow(self, step: Callable[[Wave], list[AnyEvent]]) -> None:
+        """Let waves go through `step` instead of the engine itself: a recovery does, while it catches up."""
+        self._step = step
+
+    def note(self, event: Event) -> None:
+        """Queue an event for the next commit."""
+        stamped: AnyEvent = msgspec.structs.replace(event, wall_ms=self._wall_ms())  # type: ignore[assignment]
+        self.journal.append(stamped)
+        self._queued.append(stamped)
+
+    def commit(self) -> None:
+        """Make what is queued durable, then show it. `JournalWriteFailed` ends the worker."""
+        if not self._queued:
+            return
+        began = perf_counter()
+        self.journal.commit()
+        self._board.commits.add(perf_counter() - began)
+        self._board.sequence = self.journal.sequence
+        for event in self._queued:
+            self._tally.add(event)
+        self._queued.clear()
+        self._tally.show()
+
+    def snapshot(self) -> None:
+        """Store the engine's state, between two waves."""
+        self._snapshots.save(self.engine.time_ms, self.engine.snapshot())
+        self._snapshot_ms = self.engine.time_ms
+        self._snapshot_s = perf_counter()
+
+    def keep_waves(self, keep: bool) -> None:
+        """Begin or cease to keep each wave's bars, for a second feature state that is being warmed."""
+        self._kept = [] if keep else None
+
+    def bring_up(self, state: DecisionState) -> None:
+        """Feed the kept waves to a state that was warmed up to where keeping began, and keep no more."""
+        kept, self._kept = self._kept or [], None
+        found: dict[str, list[Bars]] = {}
+        for part in kept:
+            for index, row in enumerate(part.rows.tolist()):
+                found.setdefault(self.engine.symbols[row], []).append(part.bars[index : index + 1])
+        state.catch_up({symbol: np.concatenate(bars) for symbol, bars in found.items()})
+        if state.time_ms < self.engine.time_ms:
+            # The last wave had no bar at all; the state has to know that its minute has passed.
+            count = len(state.symbols)
+            rates, times = np.full(count, np.nan), np.full(count, -1, dtype=np.int64)
+            state.on_minute(self.engine.time_ms, np.empty(0, dtype=np.int64), empty(), rates, times)
+
+    def swap(self, loaded: Loaded, state: DecisionState | None) -> None:
+        """Decide with another bundle from the next wave on; `SwapRefused` leaves everything as it is."""
+        began = perf_counter()
+        old = self.engine.predictor
+        previous = self._board.bundle
+        changed = self.engine.swap(loaded.predictor, state)
+        pause_s = perf_counter() - began
+        for event in changed:
+            if isinstance(event, BundleSwapped):
+                event = msgspec.structs.replace(event, wall_load_ms=loaded.prepare_s * 1e3, wall_swap_ms=pause_s * 1e3)
+            self.note(event)
+        self.commit()
+        self.snapshot()
+        pause_s = perf_counter() - began
+        self._board.swap_pause.add(pause_s)
+        self._board.swaps_total += 1
+        self._board.swaps.append(Swap(self.engine.time_ms, previous, loaded.version, loaded.prepare_s, pause_s))
+        self.show_bundle(loaded)
+        close = getattr(old, "close", None)
+        if close is not None and old is not loaded.predictor:
+            close()
+
+    def repeat_swap(self, loaded: Loaded) -> None:
+        """Do once more a swap that the journal holds already. One that needs another feature state is left out."""
+        if loaded.spec.id == self.engine.decision_spec and loaded.name != self.engine.bundle:
+            self.engine.swap(loaded.predictor)
+
+    def show_bundle(self, loaded: Loaded) -> None:
+        """Put the bundle in force on the board."""
+        board = self._board
+        board.bundle, board.bundle_name, board.bundle_from = loaded.version, loaded.name, loaded.source
+        board.decision_spec = loaded.spec.id
+        board.fallbacks = dict(loaded.predictor.fallbacks)
+
+    async def _wave(self, minute: Minute) -> Wave:
+        funding = await self._funding.before(minute.time_ms)
+        if self._funding.failure is None:
+            self._board.notes.pop("funding", None)
+        else:
+            self._board.notes["funding"] = self._funding.failure
+        return Wave(
+            time_ms=minute.time_ms,
+            rows=minute.rows,
+            bars=minute.bars,
+            funding_rate=funding.rate,
+            next_funding_ms=funding.next_ms,
+            funding_now=funding.charged,
+            absent=tuple(self.engine.symbols[row] for row in minute.absent.tolist()),
+            late=minute.late,
+        )
+
+    def _keep(self, wave: Wave) -> None:
+        if self._kept is not None:
+            self._kept += [*wave.late, MinuteBars(wave.time_ms, wave.rows, wave.bars)]

@@ -1,0 +1,96 @@
+"""The board as a fold over the journal: what every event means for counts, open positions and last signals.
+
+A restart folds the stored journal first and then goes on, so the numbers are those of the worker's whole life.
+"""
+
+from __future__ import annotations
+
+from features.barriers import OUTCOME
+from trading_worker.events import (
+    AnyEvent,
+    BarRevised,
+    BundleRefused,
+    PositionClosed,
+    PositionLost,
+    PositionOpened,
+    PositionVoided,
+    Signal,
+    WaveClosed,
+)
+from trading_worker.shell.metrics import Board, Refusal
+
+
+class Tally:
+    """Folds events into a board. `step_ms` is the length of the deciding timeframe."""
+
+    def __init__(self, board: Board, step_ms: int) -> None:
+        self._board = board
+        self._step_ms = step_ms
+        self._decided_ms = 0
+        self._open: dict[str, dict[str, object]] = {}
+
+    def add(self, event: AnyEvent) -> None:
+        """Take the next event of the journal."""
+        match event:
+            case WaveClosed():
+                self._wave(event)
+            case Signal():
+                self._signal(event)
+            case PositionOpened():
+                self._open.setdefault(event.position_id, {}).update(
+                    symbol=event.symbol, direction=_side(event.direction), entry=event.entry, opened=event.opened_at
+                )
+            case PositionClosed():
+                self._end(event.position_id, OUTCOME[event.outcome])
+                self._board.r_sum += event.r
+            case PositionVoided():
+                self._end(event.position_id, "void")
+            case PositionLost():
+                self._end(event.position_id, "lost")
+            case BarRevised():
+                self._board.bars_revised += 1
+            case BundleRefused():
+                self._board.refusals_total += 1
+                self._board.refused.append(Refusal(event.time_ms, event.bundle, event.reason))
+            case _:
+                return
+        self._board.open_positions = len(self._open)
+
+    def show(self) -> None:
+        """Put the open positions on the board."""
+        self._board.positions = list(self._open.values())
+
+    def _wave(self, event: WaveClosed) -> None:
+        board = self._board
+        board.absences += len(event.absent)
+        board.late_bars += len(event.late)
+        board.waves_cut += bool(event.absent)
+        if event.decided:
+            board.waves += 1
+            if self._decided_ms:
+                board.waves_missed += (event.time_ms - self._decided_ms) // self._step_ms - 1
+            self._decided_ms = event.time_ms
+
+    def _signal(self, event: Signal) -> None:
+        self._board.signals_total += 1
+        shown: dict[str, object] = {
+            "time_ms": event.time_ms,
+            "symbol": event.symbol,
+            "direction": _side(event.direction),
+            "confidence": event.confidence,
+            "quality": event.quality,
+            "stop": event.stop,
+            "target": event.target,
+            "expiry_ms": event.expiry_ms,
+            "bundle": event.bundle,
+        }
+        self._board.signals.append(shown)
+        self._open[event.position_id] = {**shown, "entry": None}
+
+    def _end(self, position_id: str, outcome: str) -> None:
+        self._board.outcomes[outcome] += 1
+        self._open.pop(position_id, None)
+
+
+def _side(direction: int) -> str:
+    return "long" if direction > 0 else "short"

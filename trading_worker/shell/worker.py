@@ -1,0 +1,370 @@
+"""The worker: everything of the shell put together around one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from random import Random
+from typing import TypeVar
+
+import aiohttp
+
+from features.decision_spec import DECISION_SPEC, DecisionSpec
+from market.bars import Bars
+from market.binance.errors import BinanceError
+from market.binance.rest import MarketDataClient
+from market.binance.streams import parse_kline
+from market.errors import MarketError, utc
+from market.funding import Fundings
+from market.lake import Lake
+from models_registry.mlflow_rest import MlflowRest
+from trading_worker import journal as journals
+from trading_worker.events import AnyEvent, BundleRefused, EpochStarted
+from trading_worker.journal import Journal
+from trading_worker.recovery import Recovery
+from trading_worker.settings import WorkerSettings
+from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
+from trading_worker.shell.conductor import Cadence, Conductor
+from trading_worker.shell.connection import Backoff
+from trading_worker.shell.feed import Feed
+from trading_worker.shell.funding import FundingBook
+from trading_worker.shell.intake import Intake
+from trading_worker.shell.metrics import Board
+from trading_worker.shell.publish import Publisher
+from trading_worker.shell.snapshot_store import SnapshotStore
+from trading_worker.shell.start import CatchUp, Standing, from_bars, from_snapshot, resume_ms, swaps_since, universe
+from trading_worker.shell.status import StatusServer
+from trading_worker.shell.tally import Tally
+from trading_worker.shell.warmup import warm
+from trading_worker.shell.waves import NEVER, WaveAssembler
+
+log = logging.getLogger("trading_worker")
+
+LIVE_ATTEMPTS = 2
+"""How often a read is sent while waves wait for it; at the start it may take longer."""
+FUNDING_BACK_MS = 48 * 60 * 60_000
+"""How far back fundings are read: two of the longest intervals show the interval."""
+PUBLISH_S = 5.0
+
+T = TypeVar("T")
+
+
+def code_version() -> str:
+    """The installed version of this program."""
+    from importlib.metadata import version
+
+    return version("perpforge")
+
+
+def wall_ms() -> int:
+    """This machine's clock, ms UTC: only for what the digest leaves out."""
+    return time.time_ns() // 1_000_000
+
+
+async def run_worker(
+    settings: WorkerSettings,
+    *,
+    stop: asyncio.Event,
+    board: Board | None = None,
+    specs: Mapping[str, DecisionSpec] | None = None,
+    jitter: Random | None = None,
+) -> None:
+    """Run until `stop` is set, then end in order: commit, snapshot, publish the last segment.
+
+    Returns only after `stop`. Whatever fails inside is raised, as an `ExceptionGroup` when it came from a task of
+    the running worker; nothing is swallowed. `board` shows what goes on; `specs` are the decision specifications
+    that can be computed, by id; `jitter` draws the pauses between reconnections.
+    """
+    board = board or Board(worker=settings.worker_name)
+    worker = Worker(settings, board, specs or {DECISION_SPEC.id: DECISION_SPEC}, jitter or Random())  # noqa: S311
+    running = asyncio.create_task(worker.run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
+        await _cancelled(running)
+        await worker.finish()
+    finally:
+        stopping.cancel()
+        await _cancelled(running)
+        await worker.close()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+class Worker:
+    """One run of the worker, from an empty process to its end. Use `run_worker`."""
+
+    def __init__(
+        self, settings: WorkerSettings, board: Board, specs: Mapping[str, DecisionSpec], jitter: Random
+    ) -> None:
+        self._settings = settings
+        self._board = board
+        self._specs = specs
+        self._jitter = jitter
+        self._stack = AsyncExitStack()
+        self._lake = Lake(settings.lake_uri)
+        self._store = SnapshotStore(settings.state_dir / "snapshots")
+        self._cache = BundleCache(settings.state_dir / "bundles")
+        self._in_use: frozenset[str] = frozenset()
+        self._conductor: Conductor | None = None
+        self._publisher: Publisher | None = None
+        self._lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Start, then work until cancelled."""
+        board, settings = self._board, self._settings
+        server = StatusServer(board, settings.port, settings.host)
+        await server.start()
+        self._stack.push_async_callback(server.stop)
+        log.info("status page at %s", server.url)
+        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self._patient = MarketDataClient(settings.binance_base_url, session)
+        self._quick = MarketDataClient(settings.binance_base_url, session, attempts=LIVE_ATTEMPTS)
+        # The lock on the journal comes first: a second worker on this folder must end before it does anything.
+        journal = self._stack.enter_context(
+            Journal(settings.state_dir / "journal", settings.worker_name, settings.segment_bytes)
+        )
+        board.epoch = journal.epoch
+        board.waiting["bundle"] = "none loaded yet"
+        board.waiting.pop("start", None)
+        self._watcher = BundleWatcher(
+            MlflowRest(settings.mlflow_tracking_uri, session),
+            self._cache,
+            self._specs,
+            interval_s=settings.bundle_poll_s,
+            refuse=self._refuse,
+            say=self._say_registry,
+        )
+        champion = await self._watcher.first()
+        board.waiting.pop("bundle", None)
+        log.info("bundle %s (%s) from the %s", champion.version, champion.name, champion.source)
+        intake = await self._start(journal, champion)
+        feed = Feed(
+            settings.binance_ws_url,
+            self._engine_symbols(),
+            session,
+            intake,
+            board,
+            jitter=self._jitter,
+            server_time=self._quick.server_time,
+        )
+        self._publisher = Publisher(
+            self._lake, journal.closed, self._rotate, interval_s=PUBLISH_S, done=self._published
+        )
+        log.info("caught up to %s, state from %s", utc(board.wave_ms), board.origin)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(feed.run())
+            group.create_task(self._watcher.run(self._accept))
+            group.create_task(self._publisher.run())
+
+    async def finish(self) -> None:
+        """End in order, after `run` was cancelled: nothing that is known is lost, and labels reach the lake."""
+        if self._conductor is None:
+            return
+        self._conductor.commit()
+        self._conductor.snapshot()
+        if self._publisher is not None:
+            self._conductor.journal.rotate()
+            await self._publisher.flush()
+
+    async def close(self) -> None:
+        """Let go of files, sockets and the page."""
+        await self._stack.aclose()
+
+    # The start
+
+    async def _start(self, journal: Journal, champion: Loaded) -> Intake:
+        """Bring an engine to the present; returns the intake that goes on from there."""
+        board, settings = self._board, self._settings
+        board.waiting["state"] = "loading"
+        history: list[AnyEvent] = [entry.event for entry in journals.read(journal.folder)]
+        standing = await from_snapshot(self._store, champion, self._watcher, self._cache, settings.engine())
+        if standing is None:
+            standing = await self._available(lambda: self._from_bars(champion, history))
+        engine = standing.engine
+        board.origin, board.symbols, board.wave_ms = standing.origin, engine.symbols, engine.time_ms
+        tally = Tally(board, champion.spec.steps[0])
+        for event in history:
+            tally.add(event)
+        tally.show()
+        funding = FundingBook(engine.symbols, self._fundings, engine.time_ms)
+        now_ms = await self._available(self._patient.server_time)
+        await self._available(lambda: funding.load(engine.time_ms - FUNDING_BACK_MS, now_ms))
+        cadence = Cadence(settings.snapshot_minutes * 60_000)
+        conductor = Conductor(engine, journal, funding, self._store, board, tally, cadence, wall_ms=wall_ms)
+        conductor.show_bundle(standing.loaded)
+        self._note_start(conductor, standing, journal)
+        if standing.snapshot_ms is None:
+            conductor.snapshot()
+        self._conductor = conductor
+        recovery = Recovery(engine, history)
+        conductor.follow(recovery.on_wave)
+        waves = WaveAssembler(
+            engine.time_ms,
+            [int(time_ms) if time_ms >= 0 else NEVER for time_ms in engine.last_times],
+            deadline_ms=settings.wave_deadline_ms,
+        )
+        swaps = await swaps_since(history, engine.time_ms, self._watcher, self._cache)
+        catch_up = CatchUp(conductor, waves, self._klines(self._patient), self._patient.server_time, swaps)
+        venue_ms = await self._available(lambda: catch_up.run(self._catching_up))
+        board.venue_ms = venue_ms
+        if engine.bundle != champion.name:
+            await self._swap(champion)
+        self._use(champion)
+        conductor.snapshot()
+        board.waiting.pop("state", None)
+        intake = Intake(
+            engine.symbols,
+            waves,
+            conductor,
+            board,
+            parse=parse_kline,
+            fetch=self._klines(self._quick),
+            server_time=self._quick.server_time,
+            venue_ms=venue_ms,
+        )
+        self._lock = intake.lock
+        return intake
+
+    async def _from_bars(self, champion: Loaded, history: list[AnyEvent]) -> Standing:
+        symbols = await universe(self._lake, self._patient, self._settings.universe_size)
+        until_ms = resume_ms(history, await self._patient.server_time())
+        fetch = self._klines(self._patient)
+        return await from_bars(symbols, champion, self._settings.engine(), until_ms, self._lake, fetch)
+
+    def _note_start(self, conductor: Conductor, standing: Standing, journal: Journal) -> None:
+        engine = conductor.engine
+        conductor.note(
+            EpochStarted(
+                time_ms=engine.time_ms,
+                worker=self._settings.worker_name,
+                epoch=journal.epoch,
+                code_version=code_version(),
+                bundle=engine.bundle,
+                decision_spec=engine.decision_spec,
+                strategy=self._settings.strategy_mode,
+                symbols=len(engine.symbols),
+                snapshot_ms=standing.snapshot_ms,
+                torn_bytes=sum(torn.size for torn in journal.torn),
+            )
+        )
+        conductor.commit()
+
+    async def _available(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` gives, however long the venue cannot be reached; errors that waiting does not heal are raised."""
+        backoff = Backoff(self._jitter, first_s=1.0)
+        while True:
+            try:
+                found = await ask()
+            except BinanceError as error:
+                if not error.retry:
+                    raise
+                self._board.waiting["market"] = str(error)
+                await asyncio.sleep(backoff.next())
+            else:
+                self._board.waiting.pop("market", None)
+                return found
+
+    def _catching_up(self, done_ms: int, present_ms: int) -> None:
+        self._board.waiting["state"] = f"catching up: {utc(done_ms)} of {utc(present_ms)}"
+
+    # Bundles
+
+    async def _accept(self, loaded: Loaded) -> bool:
+        """Swap to a bundle between two waves; False when its features cannot be warmed just now."""
+        try:
+            await self._swap(loaded)
+        except MarketError as error:
+            self._board.notes["bundle"] = f"{loaded.version} waits, its features cannot be warmed: {error}"
+            return False
+        self._board.notes.pop("bundle", None)
+        self._use(loaded)
+        log.info("bundle %s (%s) decides from now on", loaded.version, loaded.name)
+        return True
+
+    async def _swap(self, loaded: Loaded) -> None:
+        conductor = self._running()
+        if loaded.spec.id == conductor.engine.decision_spec:
+            async with self._lock:
+                conductor.swap(loaded, None)
+            return
+        async with self._lock:
+            conductor.keep_waves(True)
+            until_ms = conductor.engine.time_ms + 1
+        try:
+            fetch = self._klines(self._patient)
+            warmed = await warm(loaded.spec, conductor.engine.symbols, until_ms, self._lake, fetch)
+            async with self._lock:
+                conductor.bring_up(warmed.state)
+                conductor.swap(loaded, warmed.state)
+        finally:
+            conductor.keep_waves(False)
+
+    def _use(self, loaded: Loaded) -> None:
+        """Note which bundle is in force. The one before stays in the cache too: the newest snapshots name it."""
+        previous = {version for version in self._in_use if version != loaded.version}
+        self._cache.mark_good(loaded.version, frozenset({loaded.version, *previous}))
+        self._in_use = frozenset({loaded.version, *list(previous)[-1:]})
+        if loaded.source == "cache" and "registry" in self._board.notes:
+            self._board.notes["cache"] = f"bundle {loaded.version} is the last good one, from the cache"
+        else:
+            self._board.notes.pop("cache", None)
+
+    async def _refuse(self, version: str, reason: str) -> None:
+        log.warning("bundle %s refused: %s", version, reason)
+        if self._conductor is None:
+            self._board.waiting["bundle"] = f"{version} was refused: {reason}"
+            return
+        async with self._lock:
+            conductor = self._conductor
+            conductor.note(BundleRefused(time_ms=conductor.engine.time_ms, bundle=version, reason=reason))
+            conductor.commit()
+
+    def _say_registry(self, reason: str | None) -> None:
+        if reason is None:
+            self._board.notes.pop("registry", None)
+            self._board.notes.pop("cache", None)
+            return
+        self._board.notes["registry"] = reason
+        if "bundle" in self._board.waiting:
+            self._board.waiting["bundle"] = f"none in the cache, and {reason}"
+
+    # The lake
+
+    async def _rotate(self) -> None:
+        async with self._lock:
+            self._running().journal.rotate()
+
+    def _published(self, count: int, failure: str | None) -> None:
+        self._board.segments_published += count
+        if failure is None:
+            self._board.notes.pop("lake", None)
+        else:
+            self._board.notes["lake"] = failure
+
+    # The venue
+
+    def _klines(self, client: MarketDataClient) -> Callable[[str, int, int], Awaitable[Bars]]:
+        async def fetch(symbol: str, start_ms: int, end_ms: int) -> Bars:
+            return await client.klines(symbol, "1m", start_ms, end_ms)
+
+        return fetch
+
+    async def _fundings(self, symbol: str, start_ms: int, end_ms: int) -> Fundings:
+        return await self._quick.funding_rates(symbol, start_ms, end_ms)
+
+    def _running(self) -> Conductor:
+        if self._conductor is None:
+            raise RuntimeError("the worker has not started")
+        return self._conductor
+
+    def _engine_symbols(self) -> tuple[str, ...]:
+        return self._running().engine.symbols
