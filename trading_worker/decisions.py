@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -13,12 +14,12 @@ from features.barriers import TradePlan
 from features.candidates import Candidates, candidates
 from features.decision import DecisionWave
 from features.decision_spec import DecisionSpec
+from features.labels import position_id
 from features.quality import quality
 from market.bars import MINUTE_MS
 from trading_worker.events import Signal
 from trading_worker.settings import EngineSettings
 from trading_worker.strategies import Proposals, strategy
-from trading_worker.virtual_positions import position_id
 
 
 class PredictionLike(Protocol):
@@ -175,6 +176,7 @@ def _signal(
     symbol, direction = symbols[int(wave.rows[line])], int(proposals.direction[at])
     close, atr = float(wave.close[line]), float(wave.atr[line])
     stop, target = plan.levels(close, atr, direction)
+    error = float(scored.error[proposals.row[at]])
     return Signal(
         time_ms=wave.time_ms,
         position_id=position_id(symbol, wave.time_ms, direction),
@@ -188,6 +190,6 @@ def _signal(
         expiry_ms=wave.time_ms + plan.horizon_minutes * MINUTE_MS,
         confidence=confidence,
         quality=float(proposals.quality[at]),
-        reconstruction_error=float(scored.error[proposals.row[at]]),
+        reconstruction_error=error if math.isfinite(error) else None,
         **about,
     )

@@ -2,8 +2,9 @@
 
 An event is immutable and says at which market time it happened (`time_ms`, int64 milliseconds UTC). Fields named
 `wall_*` hold this machine's clock and latencies; fields named `ticks_*` hold what price updates between bars said,
-which a restart forgets. Both are kept in the journal and left out of the canonical encoding, so the digest of a run
-depends on its input alone. So do the kinds in `OPERATIONAL`, which tell about the process and not about the market.
+which a restart forgets. Both are kept in the journal and left out of the canonical encoding. The kinds in
+`OPERATIONAL`, which tell about the process, and in `INPUT`, which tell what a source sent wrong, are left out of the
+digest. So the digest of a run depends on its waves and bundles alone. No number is NaN: the lake holds events as JSON.
 """
 
 from __future__ import annotations
@@ -93,15 +94,17 @@ class BarValues(msgspec.Struct, frozen=True):
     low: float
     close: float
     volume: float
-    quote_volume: float
-    trades: float
-    taker_buy_base: float
-    taker_buy_quote: float
+    quote_volume: float | None
+    trades: float | None
+    taker_buy_base: float | None
+    taker_buy_quote: float | None
+    """The last four are None where the source records none."""
 
     @staticmethod
     def of(bar: np.void) -> BarValues:
         """The values of one `market.bars.BAR` scalar."""
-        return BarValues(*bar.item())
+        values: Any = bar.item()
+        return BarValues(*(None if value != value else value for value in values))
 
 
 class BarRevised(Event, frozen=True, kw_only=True):
@@ -134,7 +137,8 @@ class Signal(Event, frozen=True, kw_only=True):
     """Calibrated probability of the target before the stop."""
     quality: float
     """Quality score of the setup, 0 to 1."""
-    reconstruction_error: float
+    reconstruction_error: float | None
+    """How unlike the training data the window is; None without the autoencoder."""
     bundle: str
     decision_spec: str
     fallbacks: tuple[str, ...]
@@ -271,7 +275,7 @@ AnyEvent = (
 )
 
 OPERATIONAL: tuple[type[Event], ...] = (EpochStarted, BundleRefused, RecoveryDiverged)
-"""Kinds that tell about the process: not part of the digest."""
+"""Kinds that tell about the process."""
 
 INPUT: tuple[type[Event], ...] = (BarRejected, BarRevised)
 """Kinds that tell what the source sent wrong: a restart, which reads clean bars, does not see them again."""
@@ -311,7 +315,7 @@ def canonical(event: Event) -> bytes:
 
 
 class Digest:
-    """sha256 over the canonical encodings of events, in order, without the kinds in `OPERATIONAL`."""
+    """sha256 over the canonical encodings of events, in order, without the kinds in `OPERATIONAL` and `INPUT`."""
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
@@ -319,7 +323,7 @@ class Digest:
     def update(self, events: Iterable[Event]) -> None:
         """Take further events."""
         for event in events:
-            if not isinstance(event, OPERATIONAL):
+            if not isinstance(event, (*OPERATIONAL, *INPUT)):
                 payload = canonical(event)
                 self._sha.update(len(payload).to_bytes(4, "little"))
                 self._sha.update(payload)
@@ -332,8 +336,8 @@ class Digest:
 def digest(events: Iterable[Event]) -> str:
     """The digest of a whole run.
 
-    >>> one = BarRejected(time_ms=1, symbol="BTCUSDT", open_time=0, reason="high 1 < low 2")
-    >>> digest([one]) == digest([msgspec.structs.replace(one, wall_ms=99)])
+    >>> swap = BundleSwapped(time_ms=1, old="1", new="2", decision_spec="a", fallbacks=(), warmed=False)
+    >>> digest([swap]) == digest([msgspec.structs.replace(swap, wall_swap_ms=3.5)])
     True
     """
     whole = Digest()

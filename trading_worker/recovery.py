@@ -28,7 +28,6 @@ from trading_worker.errors import WaveMalformed
 from trading_worker.events import (
     INPUT,
     AnyEvent,
-    BarRejected,
     BundleRefused,
     BundleSwapped,
     EpochStarted,
@@ -87,8 +86,13 @@ class Recovery:
         self._journaled: dict[int, list[AnyEvent]] = defaultdict(list)
         self.until_ms = engine.time_ms
         """Time of the last journaled wave; what comes after it is new to the journal."""
+        self._inputs: set[bytes] = set()
         for event in journal:
-            if not isinstance(event, OUTSIDE):
+            # What a source sent wrong may be noted between waves, so its time says nothing of them.
+            if isinstance(event, INPUT):
+                if event.time_ms > engine.time_ms:
+                    self._inputs.add(canonical(event))
+            elif not isinstance(event, OUTSIDE):
                 self.until_ms = max(self.until_ms, event.time_ms)
                 if event.time_ms > engine.time_ms:
                     self._journaled[event.time_ms].append(event)
@@ -121,16 +125,10 @@ class Recovery:
         symbols = self.engine.symbols
         composition = next((event for event in journaled if isinstance(event, WaveClosed)), None)
         absent = set(composition.absent) if composition is not None else set()
-        rejected = {(event.symbol, event.open_time) for event in journaled if isinstance(event, BarRejected)}
         for minute in wave.late:
             self._hold(minute, np.ones(minute.rows.size, dtype=np.bool_))
         left_out = np.array([symbols[row] in absent for row in wave.rows.tolist()], dtype=np.bool_)
-        bad = [
-            (symbols[row], int(time_ms)) in rejected
-            for row, time_ms in zip(wave.rows.tolist(), wave.bars["open_time"], strict=True)
-        ]
-        # A bar that the engine rejected was never fed late: its place stays empty.
-        self._hold(MinuteBars(wave.time_ms, wave.rows, wave.bars), left_out & ~np.array(bad, dtype=np.bool_))
+        self._hold(MinuteBars(wave.time_ms, wave.rows, wave.bars), left_out)
         rows = wave.rows[~left_out]
         present = set(rows.tolist())
         due: dict[tuple[int, int], Bars] = {}
@@ -154,9 +152,10 @@ class Recovery:
     ) -> list[AnyEvent]:
         """Compare a re-run minute with the journal and let the journal stand; returns what it lacks."""
         held = {_identity(event): event for event in journaled}
-        given = {_identity(event): event for event in produced}
+        given = {_identity(event): event for event in produced if not isinstance(event, INPUT)}
         foreign = any(isinstance(e, WaveClosed) and e.bundle != self.engine.bundle for e in journaled)
-        new: list[AnyEvent] = []
+        last = time_ms == self.until_ms
+        new = [e for e in produced if last and isinstance(e, INPUT) and canonical(e) not in self._inputs]
         surplus: list[AnyEvent] = []
         missing: list[AnyEvent] = []
         for identity, event in given.items():
@@ -165,12 +164,12 @@ class Recovery:
                 if canonical(event) != canonical(held[identity]):
                     surplus.append(event)
                     missing.append(held[identity])
-            elif time_ms == self.until_ms and not (foreign and isinstance(event, Signal)):
+            elif last and not (foreign and isinstance(event, Signal)):
                 # The last minute may have been cut off: this is the rest of it.
                 new.append(event)
-            elif not isinstance(event, INPUT):
+            else:
                 surplus.append(event)
-        missing += [event for identity, event in held.items() if identity not in given and not isinstance(event, INPUT)]
+        missing += [event for identity, event in held.items() if identity not in given]
         self._undo(time_ms, before, surplus)
         self._adopt(missing)
         # Another bundle than the journaled one decides otherwise, and that is no news.
@@ -211,8 +210,6 @@ def _identity(event: AnyEvent) -> tuple[str, str]:
     """What an event is about: two events of one minute with the same identity should be equal."""
     if isinstance(event, (Signal, PositionOpened, *ENDS)):
         return kind(event), event.position_id
-    if isinstance(event, INPUT):
-        return kind(event), canonical(event).hex()
     return kind(event), ""
 
 

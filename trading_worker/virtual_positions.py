@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.barriers import EXPIRY, OPEN, POSITION, STOP, TARGET, UNKNOWN, VOID, CostModel, advance, lose_silent
+from features.labels import position_id
 from market.bars import Bars
 from market.kernels_cache import compiler
 from trading_worker.events import AnyEvent, PositionClosed, PositionLost, PositionOpened, PositionVoided, Signal
@@ -60,15 +61,6 @@ class Table:
     position: NDArray[np.void]
     detail: NDArray[np.void]
     names: tuple[str, ...]
-
-
-def position_id(symbol: str, decided_at: int, direction: int) -> str:
-    """The name of a position, the same in every run.
-
-    >>> position_id("BTCUSDT", 1_746_403_499_999, -1)
-    'BTCUSDT-1746403499999--1'
-    """
-    return f"{symbol}-{decided_at}-{direction}"
 
 
 @njit
