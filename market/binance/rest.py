@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import pairwise
+from math import isfinite
 from typing import Any, TypeVar
 
 import aiohttp
@@ -163,6 +164,8 @@ class MarketDataClient:
         while start_ms < end_ms:
             parameters = {"symbol": symbol} | _times(start_ms, end_ms, MAX_FUNDINGS)
             rows = await self._get("/fapi/v1/fundingRate", parameters, list[_Funding])
+            if not all(isfinite(row.funding_rate) for row in rows):
+                raise AnswerInvalid("/fapi/v1/fundingRate", f"a rate of {symbol} is not a number")
             times += [row.funding_time for row in rows]
             rates += [row.funding_rate for row in rows]
             if len(rows) < MAX_FUNDINGS:

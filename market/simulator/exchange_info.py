@@ -34,7 +34,7 @@ def quantity_decimals(price: float) -> int:
     """Decimals of a quantity at such a price, 0 to 3.
 
     >>> [quantity_decimals(price) for price in (95_000.0, 150.0, 0.2)]
-    [3, 0, 0]
+    [3, 1, 0]
     """
     return int(np.clip(-np.floor(np.log10(STEP_VALUE_USDT / price)), 0, 3)) if price > 0 else 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from market.bars import Bars
 
@@ -45,7 +45,7 @@ class FaultRequest(Struct, forbid_unknown_fields=True):
     late_closed: list[BarName] = []
     revise_closed: list[BarName] = []
     corrupt: list[Corruption] = []
-    disconnect: bool | UnsetType = UNSET
+    disconnect: bool = False
     clear: bool = False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,9 +91,15 @@ class Simulator:
         self._reader = Reader()
         self._failure: BaseException | None = None
         self._sequence = 0
+        self._runner: web.AppRunner | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Simulator:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -142,30 +149,34 @@ class Simulator:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop the clock, cut every connection, give the port back. Idempotent; does nothing before `start`."""
-        if not hasattr(self, "_runner"):
-            self._reader.close()
-            return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        if self.clock.state != "failed":
-            self.clock.enter("stopped")
-        self.hub.cut()
-        await self._tape.close()
-        await self._runner.cleanup()
+        """Stop the clock, cut every connection, give the port back. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            if self.clock.state != "failed":
+                self.clock.enter("stopped")
+            self.hub.cut()
+            await self._tape.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
         self._reader.close()
 
     async def step(self, minutes: int = 1) -> None:
         """Let `minutes` more be played and taken, then stand still; returns when that is so, or at the end."""
-        target = self.clock.minute + minutes * MINUTE_MS
-        self.clock.pause_at(target)
-        await self._until(lambda: self.clock.minute >= target or self.clock.state == "ended")
+        clock, target = self.clock, self.clock.minute + minutes * MINUTE_MS
+        clock.pause_at(target)
+
+        def arrived() -> bool:
+            at_rest = clock.state == "paused" or clock.pause_at_ms != target  # moved meanwhile: it need never rest
+            return clock.state == "ended" or (clock.minute >= target and at_rest)
+
+        await self._until(arrived)
 
     async def ended(self) -> None:
         """Return when the clock has come to its end; raise `SimulationFailed` if it cannot."""
         await self._until(lambda: self.clock.state == "ended")
 
-    async def _until(self, condition: Any) -> None:
+    async def _until(self, condition: Callable[[], bool]) -> None:
         try:
             await self.clock.wait_for(condition)
         except SimulationFailed as error:
@@ -256,7 +267,7 @@ class Simulator:
             self.faults.add(wish)
         except ValueError as error:
             return _bad(str(error))
-        if wish.disconnect is True and self.hub.cut():
+        if wish.disconnect and self.hub.cut():
             self.faults.count("disconnect")
         return await self._get_faults(request)
 
