@@ -6,7 +6,7 @@
 | `ema_21_slope` | (EMA21 - EMA21 five bars ago) / (5 ATR14) | ATR a bar | ±100 | 160 | – |
 | `macd_histogram` | (EMA12 - EMA26 - EMA9 of that difference) / ATR14 | ATR | ±100 | 200 | Appel |
 | `adx_14` | Wilder average of 100 |+DI - -DI| / (+DI + -DI) | 0..100 | 0..100 | 220 | Wilder (1978) |
-| `di_difference_14` | +DI - -DI | points | ±100 | 160 | Wilder (1978) |
+| `di_difference_14` | +DI - -DI | points | ±100 | 180 | Wilder (1978) |
 | `linreg_slope_20` | slope of the least-squares line through 20 closes / ATR14 | ATR a bar | ±100 | 160 | – |
 | `linreg_r2_20` | squared correlation of 20 closes with time | – | 0..1 | 20 | – |
 | `return_1`, `return_12`, `return_48` | close / close n bars ago - 1 | fraction | >= -1 | n + 1 | – |
@@ -116,6 +116,8 @@ ATR_WARMUP = wilder_warmup(14)
 """160: every distance in ATR needs the ATR warm; the averages up to 21 have forgotten sooner (145)."""
 MACD_WARMUP = ema_warmup(26) + 20
 """200: the slower average (180), then its 9-bar signal."""
+DI_WARMUP = wilder_warmup(14) + 20
+"""180: directional movements are scarcer than true ranges, so that the first 14 tell less of their mean."""
 ADX_WARMUP = wilder_warmup(14) + 60
 """220: an average of an average forgets as n (13/14)^n."""
 
@@ -143,7 +145,7 @@ DIRECTIONAL = Family(
     "directional",
     (
         Feature("adx_14", ADX_WARMUP, "Wilder14(DX)", "points", 0.0, 100.0, 10.0, source="Wilder (1978)"),
-        Feature("di_difference_14", ATR_WARMUP, "+DI - -DI", "points", -100.0, 100.0, 10.0, source="Wilder (1978)"),
+        Feature("di_difference_14", DI_WARMUP, "+DI - -DI", "points", -100.0, 100.0, 10.0, source="Wilder (1978)"),
     ),
     3,
     directional,
