@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -81,6 +82,27 @@ def worker() -> None:
 def simulator(context: typer.Context) -> None:
     """Run the simulated exchange; its own --help lists its options."""
     _become("market.simulator", context.args)
+
+
+@app.command()
+def replay(
+    klines: Annotated[str, typer.Option(help="folder of recorded 1m klines, or a source such as synthetic:seed=7")],
+    bundle: Annotated[Path | None, typer.Option(help="folder of a bundle; none: plain versions of all models")] = None,
+    start: Annotated[datetime | None, typer.Option(help="UTC; what comes before only warms the features")] = None,
+    end: Annotated[datetime | None, typer.Option(help="UTC, exclusive")] = None,
+    symbols: Annotated[str, typer.Option(help="comma-separated; none: all")] = "",
+    journal: Annotated[Path | None, typer.Option(help="folder to write the events to, as a journal")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Run recorded bars through the live engine as fast as it goes; the same input gives the same digest."""
+    from perpforge.commands.replay import run_replay
+
+    chosen = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    run_replay(klines, bundle, _utc_ms(start), _utc_ms(end), chosen, journal, as_json)
+
+
+def _utc_ms(time: datetime | None) -> int | None:
+    return None if time is None else int(time.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 @app.command()
