@@ -105,7 +105,7 @@ class Engine:
         moves: list[AnyEvent] = []
         late: list[tuple[str, int]] = []
         for minute in wave.late:
-            late += self._on_late(minute, faults, moves)
+            late += self._on_late(wave.time_ms, minute, faults, moves)
         screened = screen(MinuteBars(wave.time_ms, wave.rows, wave.bars), self.symbols, self._last)
         faults += screened.events
         moves += self._advance(wave, screened.rows, screened.bars)
@@ -161,14 +161,16 @@ class Engine:
             time_ms=time_ms, symbol=symbol, open_time=open_time, reason="it is of no symbol of this worker"
         )
 
-    def _on_late(self, minute: MinuteBars, faults: list[AnyEvent], moves: list[AnyEvent]) -> list[tuple[str, int]]:
-        """Feed bars that were absent from an earlier wave; returns which."""
+    def _on_late(
+        self, time_ms: int, minute: MinuteBars, faults: list[AnyEvent], moves: list[AnyEvent]
+    ) -> list[tuple[str, int]]:
+        """Feed bars that were absent from an earlier wave; returns which. Their events are of the wave `time_ms`."""
         screened = screen(minute, self.symbols, self._last)
         faults += screened.events
         funding = np.full(len(self.symbols), np.nan)
         for row in screened.rows:
             funding[row] = self._owed.pop((int(row), minute.time_ms), np.nan)
-        moves += self.positions.advance(minute.time_ms, screened.rows, screened.bars, funding)
+        moves += self.positions.advance(time_ms, screened.rows, screened.bars, funding)
         fed = [
             (self.symbols[row], int(bar["open_time"])) for row, bar in zip(screened.rows, screened.bars, strict=True)
         ]

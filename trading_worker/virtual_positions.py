@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.barriers import EXPIRY, OPEN, POSITION, STOP, TARGET, UNKNOWN, VOID, CostModel, advance, lose_silent
 from features.labels import position_id
-from market.bars import Bars
+from market.bars import MINUTE_MS, Bars
 from market.kernels_cache import compiler
 from trading_worker.events import AnyEvent, PositionClosed, PositionLost, PositionOpened, PositionVoided, Signal
 
@@ -347,7 +347,7 @@ class VirtualPositions:
             return
         for name in ("opened_at", "expiry_ms", "entry", "stop", "target", "risk"):
             self._position[name][slot] = getattr(event, name)
-        self._position["last_time"][slot] = event.time_ms
+        self._position["last_time"][slot] = event.opened_at + MINUTE_MS - 1
 
 
 def _numbers(position: np.void, names: Sequence[str]) -> dict[str, Any]:
