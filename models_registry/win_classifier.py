@@ -251,7 +251,7 @@ def fit_plain(rows: TrainingSet, split: Split) -> QualityLogistic:
     intercept, slope = fit_logistic(quality[:, None], won, weight, ridge=1e-3)
     if slope >= 0:
         return QualityLogistic(float(intercept), float(slope))
-    return QualityLogistic(float(fit_logistic(quality[:, :0], won, weight, ridge=0.0)[0]), 0.0)
+    return QualityLogistic(float(fit_logistic(quality[:, None][:, :0], won, weight, ridge=0.0)[0]), 0.0)
 
 
 def _component(
@@ -329,7 +329,7 @@ def _export(booster: Any, matrix: Float32, config: WinConfig, path: Path) -> For
     from onnxmltools.convert.common.data_types import FloatTensorType
 
     kinds = [("input", FloatTensorType([None, matrix.shape[1]]))]
-    path.write_bytes(convert_xgboost(booster, initial_types=kinds, target_opset=15).SerializeToString())
+    path.write_bytes(convert_xgboost(booster, WIN, kinds, target_opset=15).SerializeToString())
     session = OnnxSession(path)
     nothing_known = np.full((1, matrix.shape[1]), np.nan, dtype=np.float32)
     rows = np.concatenate([matrix, nothing_known])

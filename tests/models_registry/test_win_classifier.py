@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models_registry import win_classifier as win
+from models_registry.calibration import Isotonic, Platt, fit, fit_isotonic, fit_platt
+from models_registry.errors import InputRejected, NotEnoughData
+from models_registry.logistic import StandardLogistic, fit_logistic
+from models_registry.manifest import WIN, Component, Metric
+from models_registry.structure_autoencoder import statistical_features
+from models_registry.training import no_progress, split_of, train_win_classifier
+from models_registry.training_set import TrainingSet
+from tests.models_registry import planted
+from tests.models_registry.conftest import SMALL
+
+CONFIG = SMALL.win
+
+
+def rows_of(rows: TrainingSet, config: win.WinConfig = CONFIG) -> win.WinRows:
+    latents = statistical_features(rows.windows)
+    return win.WinRows.build(rows, split_of(rows, SMALL), latents, np.full(len(rows), np.nan, np.float32), config)
+
+
+def train(rows: TrainingSet, folder: Path, config: win.WinConfig = CONFIG) -> Component:
+    return win.train(rows_of(rows, config), config, folder, no_progress)
+
+
+def skill(component: Component) -> Metric:
+    return component.metrics["log_loss"]
+
+
+def test_a_planted_relation_is_found(planted_set: TrainingSet, tmp_path: Path) -> None:
+    component = train(planted_set, tmp_path)
+    assert skill(component).skill
+    assert component.metrics["auc"].value > 0.65
+    gain = component.metrics["expectancy_best_fifth"]
+    assert gain.interval is not None
+    assert gain.interval[0] > 0
+    assert component.formats["onnx"].max_error < 1e-5
+    top = next(iter(component.parameters["importance"]))
+    assert top in ("5m.feature_0", "quality", "direction")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_shuffled_labels_give_no_skill(planted_set: TrainingSet, tmp_path: Path, seed: int) -> None:
+    shuffled = np.random.default_rng(seed).permutation(len(planted_set))
+    mixed = replace(planted_set, outcome=planted_set.outcome[shuffled], r=planted_set.r[shuffled])
+    component = train(mixed, tmp_path)
+    assert not skill(component).skill
+    assert not component.metrics["expectancy_best_fifth"].skill
+
+
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_without_an_edge_there_is_no_skill(tmp_path: Path, seed: int) -> None:
+    assert not skill(train(planted.training_set(edge=0.0, seed=seed), tmp_path)).skill
+
+
+def test_the_same_seed_gives_the_same_trees(planted_set: TrainingSet, tmp_path: Path) -> None:
+    versions = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        versions.append(train(planted_set, tmp_path / name, replace(CONFIG, seed=seed)).version)
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_an_export_that_disagrees_is_replaced_by_the_plain_version(planted_set: TrainingSet, tmp_path: Path) -> None:
+    component = train(planted_set, tmp_path, replace(CONFIG, parity=-1.0))
+    assert component.served is None
+    assert "the ONNX file is not usable: max_error" in str(component.fallback)
+    assert component.parameters["fallback"]["slope"] > 0.5
+
+
+def test_without_xgboost_the_plain_version_stands_in(
+    planted_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: object
+) -> None:
+    monkeypatch.setattr(win, "find_spec", lambda name: None if name == "xgboost" else object())
+    autoencoder = tmp_path / "autoencoder"
+    autoencoder.mkdir()
+    plain = Component(version="none", served=None, format=None, fallback="not trained")
+    (autoencoder / "component.json").write_bytes(__import__("msgspec").json.encode(plain))
+    component = train_win_classifier(planted_set, autoencoder, SMALL, tmp_path / "win")
+    assert component.fallback == "win_classifier cannot be trained: xgboost is not installed"
+    assert component.parameters["fallback"]["slope"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("fewest_fit", "win_classifier to fit: 1510 rows, at least 9999 are needed"),
+        ("fewest_validation", "to be calibrated: 354 rows"),
+        ("fewest_holdout", "to be judged: 480 rows"),
+    ],
+)
+def test_too_few_rows_are_counted(planted_set: TrainingSet, tmp_path: Path, part: str, message: str) -> None:
+    with pytest.raises(NotEnoughData, match=message):
+        train(planted_set, tmp_path, replace(CONFIG, **{part: 9999}))
+
+
+def test_the_matrix_holds_what_its_columns_say(planted_set: TrainingSet) -> None:
+    data = rows_of(planted_set)
+    names = win.columns(CONFIG.inputs, planted_set.decision_names)
+    assert data.matrix.shape == (len(planted_set), len(names))
+    assert np.array_equal(data.matrix[:, names.index("direction")], planted_set.direction)
+    assert np.array_equal(data.matrix[:, names.index("kind")], planted_set.kind)
+    assert np.array_equal(data.matrix[:, names.index("5m.feature_3")], planted_set.decision[:, 3], equal_nan=True)
+    assert np.isnan(data.matrix[:, names.index("reconstruction_error")]).all()
+    with pytest.raises(InputRejected, match="unknown inputs astrology"):
+        win.columns(["astrology"], [])
+
+
+def test_what_is_not_finite_is_missing(planted_set: TrainingSet) -> None:
+    decision = planted_set.decision.copy()
+    decision[0, 0], decision[1, 0] = np.inf, -np.inf
+    matrix = rows_of(replace(planted_set, decision=decision)).matrix
+    assert np.isnan(matrix[:2, 0]).all()
+
+
+def test_better_quality_never_means_less_confidence(planted_set: TrainingSet) -> None:
+    split = split_of(planted_set, SMALL)
+    assert win.fit_plain(planted_set, split).slope > 0
+    backwards = win.fit_plain(replace(planted_set, quality=-planted_set.quality), split)
+    assert backwards.slope == 0
+    rate = planted_set.won[np.concatenate([split.fit, split.validation])].mean()
+    assert backwards.apply(np.zeros(1, np.float32))[0] == pytest.approx(rate, abs=0.03)
+    unknown = win.fit_plain(replace(planted_set, quality=np.full_like(planted_set.quality, np.nan)), split)
+    assert unknown == win.QualityLogistic()
+    middle = unknown.apply(np.array([np.nan, 0.5], np.float32))
+    assert middle[0] == middle[1]
+
+
+PROBABILITIES = st.lists(st.floats(0, 1), min_size=2, max_size=50)
+
+
+@given(PROBABILITIES, st.integers(0, 2**32 - 1), st.sampled_from(["platt", "isotonic"]))
+def test_calibration_never_reverses_the_order(probabilities: list[float], seed: int, kind: str) -> None:
+    p = np.asarray(probabilities)
+    won = np.random.default_rng(seed).random(len(p)) < 0.5
+    fitted = (fit_platt if kind == "platt" else fit_isotonic)(p, won, np.ones(len(p)))
+    found = fitted.apply(np.sort(p))
+    assert (np.diff(found) >= -1e-12).all()
+    assert ((found > 0) & (found < 1)).all()
+
+
+def test_calibration_recovers_a_known_distortion() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0.05, 0.95, 60_000)
+    won = rng.random(len(true)) < true
+    distorted = Platt(slope=2.0, intercept=0.7).apply(true)
+    for fitted in (fit_platt(distorted, won, np.ones(len(true))), fit_isotonic(distorted, won, np.ones(len(true)))):
+        assert np.abs(fitted.apply(distorted) - true).mean() < 0.015
+    assert isinstance(fit(distorted, won, np.ones(len(true))), Isotonic)
+    assert isinstance(fit(distorted[:500], won[:500], np.ones(500)), Platt)
+
+
+def test_a_relation_the_wrong_way_calibrates_to_the_base_rate() -> None:
+    rng = np.random.default_rng(1)
+    p = rng.random(2000)
+    fitted = fit_platt(p, rng.random(2000) > p, np.ones(2000))
+    assert fitted.slope == 0
+    assert fitted.apply(p).std() < 1e-12
+
+
+def test_logistic_regression_recovers_its_coefficients() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((20_000, 2))
+    won = rng.random(len(x)) < 1 / (1 + np.exp(-(0.3 + x @ [1.0, -0.5])))
+    assert np.allclose(fit_logistic(x, won, np.ones(len(x)), ridge=0.0), [0.3, 1.0, -0.5], atol=0.06)
+    holes = np.where(rng.random(x.shape) < 0.2, np.nan, x)
+    holes = np.column_stack([holes, np.full(len(x), np.nan)])
+    found = StandardLogistic(holes, won, np.ones(len(x))).predict(holes)
+    assert np.corrcoef(found, x @ [1.0, -0.5])[0, 1] > 0.8
+
+
+def test_the_manifest_keeps_what_the_plots_need(trained: object) -> None:
+    from models_registry.plots import component_plots
+
+    for name, component in trained.manifest.components.items():  # type: ignore[attr-defined]
+        plots = component_plots(name, component)
+        assert set(plots) == ({"loss", "calibration", "importance"} if name == WIN else {"loss"})
+        assert all(png.startswith(b"\x89PNG") for png in plots.values())
