@@ -27,7 +27,7 @@ from trading_worker.shell.conductor import Conductor
 from trading_worker.shell.intake import Fetch
 from trading_worker.shell.snapshot_store import SnapshotStore
 from trading_worker.shell.warmup import AT_ONCE, warm
-from trading_worker.shell.waves import WaveAssembler
+from trading_worker.shell.waves import NEVER, WaveAssembler
 
 CHUNK_MS = 12 * 60 * MINUTE_MS
 """Market time fetched in one go while catching up."""
@@ -176,14 +176,16 @@ class CatchUp:
     async def _stretch(self, end_ms: int, now_ms: int) -> None:
         """Every minute that closes before `end_ms`."""
         symbols = self._conductor.engine.symbols
-        start_ms = self._waves.wave_ms + 1
+        next_ms = self._waves.wave_ms + 1
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(symbol: str) -> Bars:
+        async def one(symbol: str, fed_ms: int) -> Bars:
+            # A series that was absent from the last wave still lacks those minutes.
+            start_ms = next_ms if fed_ms == NEVER else min(next_ms, fed_ms + 1)
             async with gate:
                 return await self._fetch(symbol, start_ms, end_ms)
 
-        found = await asyncio.gather(*map(one, symbols))
+        found = await asyncio.gather(*map(one, symbols, self._waves.fed))
         for row, bars in enumerate(found):
             for bar in bars:
                 self._waves.offer(row, bar)

@@ -130,6 +130,7 @@ class WaveAssembler:
         self._retry_every = retry_every
         self._series = [_Series(int(time_ms)) for time_ms in fed]
         self._pending: dict[int, dict[int, np.void]] = {}
+        self._waited = self._rows_waited()
 
     @property
     def next_ms(self) -> int:
@@ -192,7 +193,7 @@ class WaveAssembler:
     def ready(self) -> Minute | None:
         """The next wave if it is complete; it has then left."""
         present = self._pending.get(self.next_ms)
-        if not present or any(row not in present for row in self._waited()):
+        if not present or len(present) < len(self._waited) or any(row not in present for row in self._waited):
             return None
         return self.cut()
 
@@ -201,7 +202,7 @@ class WaveAssembler:
         if venue_ms < self.next_ms + self.deadline_ms:
             return None
         present = self._pending.get(self.next_ms, {})
-        rows = tuple(row for row in self._waited() if row not in present and not self._series[row].asked[self.next_ms])
+        rows = tuple(row for row in self._waited if row not in present and not self._series[row].asked[self.next_ms])
         end_ms = (venue_ms - self.deadline_ms) // MINUTE_MS * MINUTE_MS
         return Overdue(rows, self.next_ms - MINUTE_MS + 1, max(end_ms, self.next_ms + 1))
 
@@ -223,6 +224,7 @@ class WaveAssembler:
             series.asked.clear()
             series.fed, series.last, series.absent_waves = time_ms, bar, 0
         self.wave_ms = time_ms
+        self._waited = self._rows_waited()
         now = gather(time_ms, present.items())
         return Minute(
             time_ms,
@@ -232,7 +234,7 @@ class WaveAssembler:
             late=tuple(gather(close, late[close]) for close in sorted(late)),
         )
 
-    def _waited(self) -> list[int]:
+    def _rows_waited(self) -> list[int]:
         """The rows that the next wave waits for."""
         return [
             row
