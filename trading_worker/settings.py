@@ -52,6 +52,8 @@ class EngineSettings:
                 raise SettingInvalid(name.upper(), getattr(self, name), "a number from 0 to 1")
         if self.max_open_per_symbol < 1:
             raise SettingInvalid("MAX_OPEN_PER_SYMBOL", self.max_open_per_symbol, "a whole number from 1")
+        if self.silence_grace_minutes < 0:
+            raise SettingInvalid("silence_grace_minutes", self.silence_grace_minutes, "minutes from 0")
 
 
 RESERVED: dict[str, str] = {
