@@ -10,6 +10,7 @@ import io
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def _check_golden(folder: Path, predictor: Predictor, golden: Golden) -> None:
             arrays = {name: stored[name] for name in stored.files}
         actual = _golden_outputs(predictor, arrays, latents=arrays["latents"], error=arrays["reconstruction_error"])
         expected = {name: arrays[name] for name in actual}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, ModelsError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, ModelsError) as error:
         raise BundleRejected(folder, f"its golden outputs cannot be computed: {error}") from error
     for name, values in actual.items():
         difference = np.abs(values.astype(np.float64) - expected[name])

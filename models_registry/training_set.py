@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -157,7 +158,7 @@ class TrainingSet:
                 values[name] = tuple(str(item) for item in values[name])
             values["decision_spec_id"] = str(values["decision_spec_id"])
             return cls.of(**values)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise TrainingSetUnreadable(what, str(error)) from error
 
     def save(self, path: str | Path) -> None:
