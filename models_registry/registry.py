@@ -128,16 +128,21 @@ class Registry:
     # --- registering ---
 
     def register(
-        self, folder: str | Path, record: RunRecord | None = None, number: Callable[[str], object] | None = None
+        self,
+        folder: str | Path,
+        record: RunRecord | None = None,
+        number: Callable[[str], object] | None = None,
+        content: str | None = None,
     ) -> str:
         """Register a bundle folder as the next version of `trading_bundle`; returns the version.
 
         The files are uploaded before the version exists, so no version is ever half there. `number` is called with
-        the version that the bundle will have, before the upload, to write it into the manifest. The same manifest
-        again (a retried step; as it was before it was numbered) gives the version that it already has.
+        the version that the bundle will have, before the upload, to write it into the manifest. The same `content`
+        again (a retried step) gives the version that it already has; it is the manifest's sha256 before it was
+        numbered, unless the caller knows better what makes two bundles the same.
         """
         folder = Path(folder)
-        digest = _sha256(folder / "manifest.json")
+        digest = content or _sha256(folder / "manifest.json")
         with self.ledger.lock():
             known = self._find(BUNDLE_MODEL, digest)
             if known is not None:

@@ -91,3 +91,19 @@ def words(faults: Sequence[str]) -> str:
     """The faults as one text, cut where it gets long."""
     more = f"\n… and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
     return "\n".join(faults[:SHOWN]) + more
+
+
+class Unsound(Exception):
+    """Stored klines that nothing may be built on: ingest the days again, or find out what the source did."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(f"the klines are not sound:\n{words(faults)}")
+        self.faults = tuple(faults)
+
+
+def require(lake: Lake, market: MarketView, days: Sequence[str]) -> Soundness:
+    """The same look; `Unsound` when there is any fault."""
+    found = examine(lake, market, days)
+    if found.faults:
+        raise Unsound(found.faults)
+    return found

@@ -1,0 +1,1 @@
+"""The assets, one file a domain. Each is short: it asks a package to do the work and says what came of it."""

@@ -1,0 +1,106 @@
+"""Features and labels: what the market looked like, and how trades would have ended or did."""
+
+import dagster as dg
+
+from orchestration import plots
+from orchestration.assets.market import OWNERS, funding, klines
+from orchestration.partitions import DAYS, IN_ONE_RUN
+from orchestration.resources import LakeResource, MarketResource, TrainingSettings
+
+GROUP = "features"
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"parquet", "numpy"},
+    partitions_def=DAYS,
+    backfill_policy=IN_ONE_RUN,
+    deps=[
+        klines,
+        dg.AssetDep(
+            "features",
+            partition_mapping=dg.TimeWindowPartitionMapping(
+                start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True
+            ),
+        ),
+    ],
+    description="Feature rows of every series on 5m, 15m and 1h, in order: each day continues from the state that the "
+    "day before left, so the rows are the bits of one uninterrupted run. The state at the day's end is kept too.",
+)
+def features(
+    context: dg.AssetExecutionContext, lake: LakeResource, market: MarketResource
+) -> dg.MaterializeResult[None]:
+    """The lake's datasets `features` and `feature_state`."""
+    from features import DECISION_SPEC
+    from orchestration.feature_days import compute_days
+    from orchestration.soundness import require
+
+    store, days = lake.open(), context.partition_keys
+    # A blocking check stops only runs that it is part of; this one may have been started on its own.
+    require(store, market.view(), days)
+    total = 0
+    for date, rows in compute_days(store, days):
+        context.add_asset_metadata({"rows": rows}, partition_key=date)
+        total += rows
+    columns = list(DECISION_SPEC.base.names)
+    return dg.MaterializeResult(
+        metadata={"rows_of_run": total, "columns": len(columns), "names": columns, "spec": DECISION_SPEC.base.id},
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"parquet", "numpy"},
+    deps=[klines, funding, features],
+    description="How every candidate of the stored history would have ended: stop, target or expiry on 1m bars, net of "
+    "costs. The same compiled step follows positions live.",
+)
+def labels(
+    context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
+) -> dg.MaterializeResult[None]:
+    """The lake's dataset `labels`, source `history`."""
+    from orchestration.label_store import read_history, store_history_labels
+
+    store = lake.open()
+    history = read_history(store, training.history_days)
+    context.log.info("labelling %d decision rows of %d days", len(history.rows), history.days)
+    table = store_history_labels(store, history, training)
+    r, outcome = table.labels["r"], table.labels["outcome"]
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "dagster/row_count": len(table),
+        "days": history.days,
+        "decision_rows": len(history.rows),
+        **{f"dropped_{reason}": count for reason, count in table.dropped.items()},
+    }
+    if len(table):
+        metadata["won"] = float(table.won.mean())
+        metadata["mean_r"] = float(r.mean())
+        metadata["outcomes"] = plots.shown(plots.outcomes(r, outcome), "outcomes")
+    return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"parquet"},
+    description="How the workers' virtual positions ended, from the journal segments that they publish. Told apart by "
+    "(worker, epoch, sequence), so ingesting twice changes nothing.",
+)
+def live_labels(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult[None]:
+    """The lake's dataset `labels`, source `live`."""
+    from orchestration.label_store import ingest_journals
+
+    found = ingest_journals(lake.open())
+    context.log.info("%d live labels, %d of them new", found.labels, found.added)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": found.labels,
+            "labels": found.labels,
+            "new": found.added,
+            "segments": found.segments,
+            "ticks_disagree": found.ticks_disagree,
+            **({"mean_r": found.mean_r} if found.mean_r is not None else {}),
+        }
+    )

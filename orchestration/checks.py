@@ -1,0 +1,62 @@
+"""Checks: what must hold of an asset before others are built on it."""
+
+import dagster as dg
+
+from orchestration.assets.bundle import trading_bundle
+from orchestration.assets.market import klines
+from orchestration.partitions import DAYS
+from orchestration.resources import LakeResource, MarketResource, RegistryResource
+
+
+@dg.asset_check(
+    asset=klines,
+    blocking=True,
+    description="Bars ascend and are possible klines, and every minute inside a symbol's coverage has a bar or is "
+    "accounted for in the gaps. Blocks what is built on the klines.",
+)
+def klines_are_sound(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource, market: MarketResource
+) -> dg.AssetCheckResult:
+    """Looks at the days of the run; without any, at all that are stored."""
+    from market.klines_store import stored_dates
+    from orchestration.soundness import examine, words
+
+    store = lake.open()
+    run = context.op_execution_context
+    days = DAYS.get_partition_keys_in_range(run.partition_key_range) if run.has_partition_key_range else None
+    found = examine(store, market.view(), days if days is not None else stored_dates(store))
+    return dg.AssetCheckResult(
+        passed=not found.faults,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=words(found.faults) or f"{found.bars} bars of {found.days} days are sound",
+        metadata={
+            "days": found.days,
+            "bars": found.bars,
+            "known_gap_minutes": found.known_gaps,
+            "faults": len(found.faults),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=trading_bundle,
+    blocking=True,
+    description="The newest registered bundle, downloaded again: every hash, the DecisionSpec and the golden outputs. "
+    "Blocks its evaluation.",
+)
+def bundle_is_whole(registry: RegistryResource) -> dg.AssetCheckResult:
+    """What a worker checks before it lets a bundle decide."""
+    import tempfile
+    from pathlib import Path
+
+    from models_registry.errors import BundleRejected
+    from models_registry.registry import verify_bundle
+
+    models = registry.open()
+    version = models.list()[0].version
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            verify_bundle(models.download(version, Path(folder) / "bundle"))
+        except BundleRejected as rejected:
+            return dg.AssetCheckResult(passed=False, description=str(rejected), metadata={"version": version})
+    return dg.AssetCheckResult(passed=True, description=f"bundle {version} is whole", metadata={"version": version})

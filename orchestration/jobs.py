@@ -1,0 +1,35 @@
+"""Selections of assets that are run together."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from orchestration.partitions import DAYS
+
+INGEST = ("universe", "klines", "funding", "features")
+LEARN = (
+    "labels",
+    "training_set",
+    "structure_autoencoder",
+    "win_classifier",
+    "trading_bundle",
+    "bundle_evaluation",
+    "champion",
+)
+
+ingest = dg.define_asset_job(
+    "ingest", dg.AssetSelection.assets(*INGEST), partitions_def=DAYS, description="A day, or a range of days, of data."
+)
+
+ingest_journals = dg.define_asset_job(
+    "ingest_journals", dg.AssetSelection.assets("live_labels"), description="Labels from published journal segments."
+)
+
+retrain = dg.define_asset_job(
+    "retrain",
+    dg.AssetSelection.assets(*INGEST, "live_labels", *LEARN),
+    partitions_def=DAYS,
+    description="Bring the klines up to the days that live labels are from, learn again, and let the gate decide.",
+)
+
+ALL = (ingest, ingest_journals, retrain)

@@ -1,0 +1,97 @@
+"""Pictures for the metadata of assets: PNG inside Markdown, which is how the Dagster UI shows one."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models_registry.evaluation import EvaluationRecord
+
+
+def shown(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """A PNG as metadata."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def shown_all(pngs: Mapping[str, bytes]) -> dict[str, dg.MarkdownMetadataValue]:
+    """Several by name."""
+    return {f"plot_{name}": shown(png, name) for name, png in pngs.items()}
+
+
+def closes(days: Sequence[Mapping[str, float]]) -> bytes:
+    """Each symbol's last price of the day against that of its first, by day."""
+
+    def draw(axes: Any) -> None:
+        for symbol in sorted({symbol for day in days for symbol in day}):
+            prices = [(at, day[symbol]) for at, day in enumerate(days) if symbol in day]
+            axes.plot([at for at, _ in prices], [price / prices[0][1] for _, price in prices], linewidth=0.8)
+        axes.set_xlabel("day")
+        axes.set_ylabel("close against the first day's")
+
+    return _png("closes", draw)
+
+
+def outcomes(r: NDArray[np.float64], outcome: NDArray[np.int8]) -> bytes:
+    """How much trades gave, by how they ended."""
+
+    def draw(axes: Any) -> None:
+        bins = np.linspace(-3, 3, 61).tolist()
+        parts = {"target": 1, "stop": 2, "expiry": 3}
+        clipped = [np.clip(r[outcome == code], -3, 3) for code in parts.values()]
+        axes.hist(clipped, bins=bins, stacked=True, label=list(parts))
+        axes.set_xlabel("R, net of costs")
+        axes.legend(frameon=False)
+
+    return _png("outcomes", draw)
+
+
+def per_day(decided_at: NDArray[np.int64], live: NDArray[np.bool_]) -> bytes:
+    """Labels by day of decision, those of history and live ones."""
+
+    def draw(axes: Any) -> None:
+        day = (decided_at - decided_at[:1]) // 86_400_000
+        bins = np.arange(int(day.max(initial=0)) + 2) - 0.5
+        axes.hist([day[~live], day[live]], bins=bins.tolist(), stacked=True, label=["history", "live"])
+        axes.set_xlabel("day")
+        axes.legend(frameon=False)
+
+    return _png("labels a day", draw)
+
+
+def running_r(records: Mapping[str, EvaluationRecord]) -> bytes:
+    """The running sum of R of each bundle's trades over the held-out window."""
+
+    def draw(axes: Any) -> None:
+        for name, record in records.items():
+            hours = (np.array(record.blocks.start_ms) - record.start_ms) / 3_600_000
+            axes.plot(hours, np.cumsum(record.blocks.trade_r), label=f"{name} {record.bundle}")
+        axes.axhline(0, color="0.7", linewidth=1)
+        axes.set_xlabel("hours held out")
+        axes.set_ylabel("sum of R")
+        axes.legend(frameon=False)
+
+    return _png("trades on the held-out window", draw)
+
+
+def _png(title: str, draw: Callable[[Any], None]) -> bytes:
+    # The object interface: pyplot keeps global state and picks a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    draw(axes)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    return buffer.getvalue()

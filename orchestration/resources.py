@@ -1,0 +1,196 @@
+"""What the assets work with: the lake, the market, the registry, and how large a training is.
+
+Every field has a default under which a fresh clone works offline; a variable of the environment that is set takes its
+place, by name, so that the UI shows where a value comes from.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from orchestration import environment
+
+if TYPE_CHECKING:
+    from features.barriers import CostModel, TradePlan
+    from market.lake import Lake
+    from market.sources import BarSource
+    from models_registry.registry import Registry
+    from models_registry.server import MlflowServer
+    from models_registry.training import TrainingConfig
+    from orchestration.ingest import MarketView
+
+HOUR_MS = 3_600_000
+
+
+class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The lake."""
+
+    uri: str = Field(default=environment.LAKE_URI, description="A path, file:// or s3:// address.")
+
+    def open(self) -> Lake:
+        """The lake itself; nothing need exist yet."""
+        from market.lake import Lake
+
+        return Lake(self.uri)
+
+
+class MarketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where bars and fundings come from."""
+
+    source: str = Field(default=environment.MARKET_SOURCE, description="As market.sources.open_source takes it.")
+    until: str = Field(
+        default="",
+        description="ISO 8601 time in UTC: bars that open at or after it do not exist yet. Empty: all there are.",
+    )
+    universe_size: int = Field(default=200, description="The most traded symbols, at most so many.", ge=1)
+
+    _opened: BarSource | None = PrivateAttr(default=None)
+
+    def view(self) -> MarketView:
+        """The market as it is known at `until`."""
+        from market.sources import open_source
+        from orchestration.ingest import MarketView
+
+        if self._opened is None:
+            self._opened = open_source(self.source)
+        return MarketView(self._opened, parse_time(self.until))
+
+
+class RegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The MLflow registry and its ledger.
+
+    Bundles are registered through a server. Where none is named and none answers at the default address, one is
+    started over `home` when a run first needs it, and ended after the run.
+    """
+
+    tracking_uri: str = Field(default="", description=f"Empty: {environment.DEFAULT_TRACKING_URI}, or one of our own.")
+    home: str = Field(default=environment.MLFLOW_HOME, description="Folder of a server that is started here.")
+    ledger: str = Field(default=environment.LEDGER_PATH, description="File of the ledger of champions.")
+
+    _server: MlflowServer | None = PrivateAttr(default=None)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    def open(self) -> Registry:
+        """The registry."""
+        from models_registry.registry import Registry
+
+        return Registry(self._uri(), Path(self.ledger))
+
+    def _uri(self) -> str:
+        from models_registry.server import MlflowServer, answers
+
+        if self.tracking_uri:
+            return self.tracking_uri
+        with self._lock:
+            if self._server is None and answers(environment.DEFAULT_TRACKING_URI):
+                return environment.DEFAULT_TRACKING_URI
+            if self._server is None:
+                dg.get_dagster_logger().info("no MLflow server answers: starting one on %s for this run", self.home)
+                self._server = MlflowServer(self.home).start()
+            return self._server.url
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """End the server, if it was ours."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+
+class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """How much data a training takes and how long it goes on."""
+
+    seed: int = Field(default=7, description="Of every model.")
+    history_days: int = Field(default=90, description="The newest days of klines that are learnt from.", ge=1)
+    holdout_hours: float = Field(
+        default=48.0, description="The last hours of decisions judge the models and are not learnt from.", gt=0
+    )
+    validation_fraction: float = Field(
+        default=0.2, description="Share of the rows before the holdout that stops the training and calibrates."
+    )
+    epochs: int = Field(default=20, description="Most epochs of the autoencoder.", ge=1)
+    max_windows: int = Field(default=30_000, description="Most windows that the autoencoder is fitted to.", ge=1)
+    rounds: int = Field(default=400, description="Most rounds of the win model.", ge=1)
+    fewest_rows: int = Field(default=500, description="Fewer labels than this are not fitted to.", ge=10)
+    min_confidence: float = Field(default=0.35, description="Win probability from which a candidate counts as traded.")
+    quantise: bool = Field(default=True, description="Serve INT8 where it passes; ENABLE_QUANTIZATION.")
+
+    def plan(self) -> TradePlan:
+        """Where stop, target and expiry lie."""
+        from features.barriers import TradePlan
+
+        return TradePlan()
+
+    def costs(self) -> CostModel:
+        """What trading costs."""
+        from features.barriers import CostModel
+
+        return CostModel()
+
+    def config(self, last_decided_at: int, parent: str | None = None) -> TrainingConfig:
+        """The configuration of one training whose newest decision was at `last_decided_at` (ms)."""
+        from dataclasses import asdict
+        from importlib.metadata import version
+
+        from models_registry.structure_autoencoder import AutoencoderConfig
+        from models_registry.training import TrainingConfig
+        from models_registry.win_classifier import WinConfig
+
+        few = self.fewest_rows
+        return TrainingConfig(
+            seed=self.seed,
+            holdout_start_ms=last_decided_at - round(self.holdout_hours * HOUR_MS),
+            validation_fraction=self.validation_fraction,
+            embargo_ms=self.plan().horizon_minutes * 60_000,
+            autoencoder=AutoencoderConfig(
+                epochs=self.epochs, most_windows=self.max_windows, fewest_windows=few, quantise=self.quantise
+            ),
+            win=WinConfig(
+                rounds=self.rounds,
+                threshold=self.min_confidence,
+                fewest_fit=few,
+                fewest_validation=few // 5,
+                fewest_holdout=few // 5,
+            ),
+            plan=asdict(self.plan()),
+            costs=asdict(self.costs()),
+            parent=parent,
+            code_version=version("perpforge"),
+        )
+
+
+def parse_time(time: str) -> int | None:
+    """An ISO 8601 time (UTC unless it says otherwise) in milliseconds; None for an empty text.
+
+    >>> parse_time("2026-01-05T00:01:00"), parse_time("2026-01-05"), parse_time("")
+    (1767571260000, 1767571200000, None)
+    """
+    from datetime import UTC, datetime
+
+    if not time:
+        return None
+    parsed = datetime.fromisoformat(time)
+    return round((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def from_environment() -> dict[str, object]:
+    """The resources as the environment has them."""
+    text, whole = environment.text, environment.whole
+    return {
+        "lake": LakeResource(uri=text("LAKE_URI", environment.LAKE_URI)),
+        "market": MarketResource(
+            source=text("MARKET_SOURCE", environment.MARKET_SOURCE),
+            until=text("MARKET_UNTIL", ""),
+            universe_size=whole("UNIVERSE_SIZE", 200),
+        ),
+        "registry": RegistryResource(
+            tracking_uri=text("MLFLOW_TRACKING_URI", ""),
+            home=text("MLFLOW_HOME", environment.MLFLOW_HOME),
+            ledger=text("LEDGER_PATH", environment.LEDGER_PATH),
+        ),
+        "training": TrainingSettings(),
+    }

@@ -1,0 +1,105 @@
+"""The training set: labels of the lake joined with the decision rows they were decided on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from features.history import DecisionHistory
+from features.labels import uniqueness
+from market.lake import Lake
+from models_registry.training_set import HISTORY as FROM_HISTORY
+from models_registry.training_set import LIVE as FROM_LIVE
+from models_registry.training_set import TrainingSet
+from orchestration.label_store import LIVE
+
+FOLDER = "training"
+CURRENT = f"{FOLDER}/current.json"
+
+_LABELS = """
+SELECT symbol, decided_at, opened_at, known_at, direction, kind, outcome, r, quality, source
+FROM labels WHERE outcome IN (1, 2, 3) AND decided_at >= ?
+QUALIFY row_number() OVER (PARTITION BY symbol, decided_at, direction ORDER BY source = 'live' DESC, known_at) = 1
+ORDER BY decided_at, symbol, direction
+"""
+"""Each position once: what was followed live stands for the same candidate found again in history."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A training set and what became of the labels."""
+
+    rows: TrainingSet
+    live: int
+    unmatched: int
+    """Labels whose decision row is not in the stored klines: ingest their days."""
+
+
+def join(lake: Lake, history: DecisionHistory, max_windows: int) -> Joined:
+    """The labels of the lake with their decision rows and windows, and windows without labels, evenly spaced.
+
+    Weight is quality times uniqueness, the latter over all labels together.
+    """
+    start = int(history.time[0]) if len(history) else 0
+    labels = lake.query(_LABELS, (start,))
+    names = {name: index for index, name in enumerate(history.symbols)}
+    symbol = np.array([names.get(str(name), -1) for name in labels.column("symbol").to_pylist()], dtype=np.int32)
+    column = {name: labels.column(name).to_numpy() for name in labels.column_names if name not in ("symbol", "source")}
+    row = _rows_of(history, column["decided_at"], symbol)
+    kept = row >= 0
+    share = uniqueness(symbol, column["opened_at"], column["known_at"])
+    live = np.array([source == LIVE for source in labels.column("source").to_pylist()], dtype=bool)
+    unlabelled = np.flatnonzero(history.ready)
+    # Twice what is fitted: the later part of them judges.
+    unlabelled = unlabelled[np.linspace(0, len(unlabelled) - 1, min(len(unlabelled), 2 * max_windows)).astype(np.int64)]
+    rows = TrainingSet.of(
+        decision=history.decision[row[kept]],
+        windows=history.windows(row[kept]),
+        symbol=symbol[kept],
+        source=np.where(live, FROM_LIVE, FROM_HISTORY)[kept],
+        weight=(column["quality"] * share)[kept],
+        **{
+            name: column[name][kept]
+            for name in ("direction", "kind", "decided_at", "known_at", "outcome", "r", "quality")
+        },
+        unlabelled_windows=history.windows(unlabelled),
+        unlabelled_at=history.time[unlabelled],
+        symbols=history.symbols,
+        decision_spec_id=history.spec.id,
+        decision_names=history.spec.names,
+    )
+    return Joined(rows, int(live[kept].sum()), int((~kept).sum()))
+
+
+def _rows_of(history: DecisionHistory, time: NDArray[np.int64], symbol: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The decision row of each (time, symbol), -1 where there is none. Rows are ordered by both."""
+    count = max(len(history.symbols), 1)
+    # Times in minutes since the first: with the symbol they make one sortable number.
+    keys = (history.time - history.time[:1]) // 60_000 * count + history.symbol
+    wanted = (time - history.time[:1]) // 60_000 * count + symbol if len(history) else np.full(len(time), -1)
+    at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    found = (keys[at] == wanted) & (symbol >= 0) if len(keys) else np.zeros(len(time), dtype=bool)
+    return np.where(found, at, -1)
+
+
+class _Pointer(msgspec.Struct, frozen=True):
+    data_hash: str
+
+
+def store(lake: Lake, rows: TrainingSet) -> str:
+    """Keep the set under its hash, for ever, and make it the current one; returns its path."""
+    path = f"{FOLDER}/{rows.data_hash}.npz"
+    if not lake.exists(path):
+        lake.put_bytes(path, rows.to_bytes())
+    lake.put_bytes(CURRENT, msgspec.json.encode(_Pointer(rows.data_hash)))
+    return path
+
+
+def load(lake: Lake, data_hash: str | None = None) -> TrainingSet:
+    """The set of that hash, or the current one. `LakeMissing` when there is none: materialise `training_set`."""
+    wanted = data_hash or msgspec.json.decode(lake.get_bytes(CURRENT), type=_Pointer).data_hash
+    path = f"{FOLDER}/{wanted}.npz"
+    return TrainingSet.from_bytes(lake.get_bytes(path), path)
