@@ -241,9 +241,9 @@ def run(positions: Positions, bars: Bars, funding: Fundings, costs: CostModel) -
 
     A position whose end the bars do not reach stays `OPEN`, and can be run on when there are more.
     """
-    bars = as_bars(bars)
+    bars, positions = as_bars(bars), _usable(positions)
     first = np.searchsorted(bars["open_time"], positions["last_time"], side="right").astype(np.int64)
-    _run(_usable(positions), bars, first, funding_at(funding, bars), *costs.kernel_arguments)
+    _run(positions, bars, first, funding_at(funding, bars), *costs.kernel_arguments)
 
 
 def funding_at(funding: Fundings, bars: Bars) -> NDArray[np.float64]:

@@ -11,14 +11,14 @@ import importlib.util
 import os
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features import kernels_cache
+from features.kernels_cache import folder
 from features.spec import Family, FeatureSpec, Shared, parameter_names
 from market.bars import Bars
 
@@ -96,9 +96,6 @@ class Kernels(Protocol):
         """One bar for each of several series."""
 
 
-_loaded: dict[str, Any] = {}
-
-
 def source(spec: FeatureSpec) -> str:
     """The text of the module that composes `spec`."""
     imports, calls = [], []
@@ -137,7 +134,7 @@ def _write_once(path: Path, text: str) -> None:
     Path(temporary).replace(path)
 
 
-def _load_module(name: str, path: Path) -> ModuleType:
+def _load_module(name: str, path: Path) -> Any:
     found = importlib.util.spec_from_file_location(name, path)
     assert found is not None
     assert found.loader is not None
@@ -148,20 +145,17 @@ def _load_module(name: str, path: Path) -> ModuleType:
     return module
 
 
+@cache
 def kernels(spec: FeatureSpec) -> Kernels:
     """The compiled functions of `spec`; they are compiled when first called, or loaded from the cache."""
-    if spec.id not in _loaded:
-        text = source(spec)
-        name = f"composed_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-        folder = kernels_cache.folder()
-        if folder is not None:
-            path = folder / "composed" / f"{name}.py"
-            _write_once(path, text)
-            _loaded[spec.id] = _load_module(name, path)
-        else:
-            with tempfile.TemporaryDirectory() as temporary:
-                path = Path(temporary) / f"{name}.py"
-                _write_once(path, text)
-                _loaded[spec.id] = _load_module(name, path)
-    module: Kernels = _loaded[spec.id]
-    return module
+    text = source(spec)
+    name = f"composed_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    cache_folder = folder()
+    if cache_folder is not None:
+        path = cache_folder / "composed" / f"{name}.py"
+        _write_once(path, text)
+        return _load_module(name, path)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / f"{name}.py"
+        _write_once(path, text)
+        return _load_module(name, path)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from features import compiler
+from features.compiler import kernels
 from features.default import SPEC
 from features.errors import BarOutOfOrder, BarsUnusable, StateMismatch
 from features.kernels_cache import njit
@@ -51,7 +51,7 @@ def compute(bars: Bars, spec: FeatureSpec = SPEC, state: NDArray[np.float64] | N
     if times.size and state[0] > 0 and times[0] <= state[1]:
         raise BarOutOfOrder("this series", 0, int(times[0]), int(state[1]))
     out = np.empty((bars.size, len(spec.names)), dtype=np.float32)
-    compiler.kernels(spec).run(state, bars, out, np.zeros(len(spec.names)))
+    kernels(spec).run(state, bars, out, np.zeros(len(spec.names)))
     return out
 
 
@@ -83,7 +83,7 @@ class FeatureEngine:
         self.names = tuple(series)
         self.spec = spec
         self.state = np.zeros((len(self.names), spec.state_size))
-        self._kernels = compiler.kernels(spec)
+        self._kernels = kernels(spec)
         self._row = np.zeros(len(spec.names))
         self._seen = np.zeros(len(self.names), dtype=np.int64)
         self._mark = 0

@@ -50,7 +50,7 @@ def _differences(
     unlike = np.ascontiguousarray(expected).view(np.uint32) != np.ascontiguousarray(found).view(np.uint32)
     # A NaN is a NaN, whichever of its bit patterns it has.
     unlike &= ~(np.isnan(expected) & np.isnan(found))
-    for column in np.flatnonzero(unlike.any(axis=0)):
+    for column in np.flatnonzero(unlike.any(axis=0)).tolist():
         if names[column] not in known:
             bar = int(np.argmax(unlike[:, column]))
             values = float(expected[bar, column]), float(found[bar, column])

@@ -1,0 +1,123 @@
+"""What holds of every trade, whatever the path."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.barriers import EXPIRY, OPEN, STOP, TARGET, UNKNOWN, VOID, CostModel, Positions, TradePlan, advance, run
+from market import funding
+from market.bars import Bars
+from tests.features.series import make_bars
+
+MINUTE = 60_000
+
+paths = st.builds(
+    make_bars,
+    st.integers(20, 90),
+    st.integers(0, 10_000),
+    interval=st.just("1m"),
+    step=st.sampled_from([0.0005, 0.002, 0.01]),
+    missing=st.lists(st.integers(3, 19), max_size=1),
+)
+plans = st.builds(TradePlan, st.floats(0.5, 4), st.floats(0.5, 4), st.integers(1, 60))
+cost_models = st.builds(CostModel, st.floats(0, 10), st.floats(0, 4), st.floats(0, 4))
+free = CostModel(0, 0, 0)
+
+
+def decide(bars: Bars, plan: TradePlan, at: int = 1) -> Positions:
+    """A long and a short decided at bar `at`, with an ATR of 0.3 %."""
+    close = float(bars["close"][at])
+    return plan.positions(0, [1, -1], int(bars["close_time"][at]), close, 0.003 * close)
+
+
+def fundings(bars: Bars, rate: float, every: int = 7) -> funding.Fundings:
+    times = bars["open_time"][::every] + 3
+    return funding.from_columns(times, np.full(times.size, rate))
+
+
+def follow(bars: Bars, plan: TradePlan, costs: CostModel, rates: funding.Fundings | None = None) -> Positions:
+    positions = decide(bars, plan)
+    run(positions, bars, funding.empty() if rates is None else rates, costs)
+    return positions
+
+
+@settings(deadline=None)
+@given(paths, plans, cost_models, st.floats(-0.003, 0.003))
+def test_every_ending_is_consistent(bars: Bars, plan: TradePlan, costs: CostModel, rate: float) -> None:
+    for position in follow(bars, plan, costs, fundings(bars, rate)):
+        outcome, side = int(position["outcome"]), int(position["direction"])
+        assert outcome in (OPEN, TARGET, STOP, EXPIRY, VOID, UNKNOWN)
+        ended = outcome in (TARGET, STOP, EXPIRY)
+        assert ended == np.isfinite(position["r"])
+        assert position["worst"] <= 0 <= position["best"] or not ended
+        if ended:
+            gross = side * (position["exit_price"] - position["entry"]) / position["risk"]
+            assert position["worst"] - 1e-12 <= gross <= position["best"] + 1e-12
+            fee = costs.fee_bps * 1e-4 * (position["entry"] + position["exit_price"])
+            assert np.isclose(position["r"], gross - (fee + position["funding"]) / position["risk"])
+            assert position["risk"] > 0
+            assert position["decided_at"] < position["opened_at"] < position["exit_time"]
+            assert position["exit_time"] <= position["expiry_ms"] + MINUTE
+        if outcome == TARGET:
+            assert position["exit_price"] == position["target"]
+        if outcome == STOP:
+            assert side * (position["exit_price"] - position["stop"]) <= 1e-9
+
+
+@settings(deadline=None)
+@given(paths, plans)
+def test_a_stop_without_a_gap_loses_one_r(bars: Bars, plan: TradePlan) -> None:
+    for position in follow(bars, plan, free):
+        if position["outcome"] == STOP and position["exit_price"] == position["stop"]:
+            assert np.isclose(position["r"], -1)
+
+
+@settings(deadline=None)
+@given(paths, plans, cost_models, st.lists(st.integers(1, 89), max_size=4), st.floats(-0.003, 0.003))
+def test_any_split_in_time_gives_the_same(
+    bars: Bars, plan: TradePlan, costs: CostModel, cuts: list[int], rate: float
+) -> None:
+    rates = fundings(bars, rate)
+    whole = follow(bars, plan, costs, rates)
+    stretches = decide(bars, plan)
+    for part in np.split(bars, sorted(min(cut, len(bars)) for cut in cuts)):
+        run(stretches, part, rates, costs)
+    assert stretches.tobytes() == whole.tobytes()
+    by_minute = decide(bars, plan)
+    charged = dict(zip((rates["funding_time"] // MINUTE).tolist(), rates["funding_rate"].tolist(), strict=True))
+    for at in range(len(bars)):
+        now = charged.get(int(bars["open_time"][at]) // MINUTE, np.nan)
+        advance(by_minute, np.zeros(1, np.int64), bars[at : at + 1], np.array([now]), costs)
+    assert by_minute.tobytes() == whole.tobytes()
+
+
+@settings(deadline=None)
+@given(paths, plans, cost_models)
+def test_what_comes_after_the_end_changes_nothing(bars: Bars, plan: TradePlan, costs: CostModel) -> None:
+    whole = follow(bars, plan, costs)
+    for at, position in enumerate(whole):
+        if position["exit_time"]:
+            poisoned = bars.copy()
+            for name in ("open", "high", "low", "close"):
+                poisoned[name][poisoned["close_time"] > position["exit_time"]] *= 1000
+            assert follow(poisoned, plan, costs)[at].tobytes() == position.tobytes()
+
+
+@settings(deadline=None)
+@given(paths, plans, st.floats(0.0001, 0.003))
+def test_funding_is_symmetrical(bars: Bars, plan: TradePlan, rate: float) -> None:
+    paid, received = (follow(bars, plan, free, fundings(bars, r)) for r in (rate, -rate))
+    assert np.array_equal(paid["outcome"], received["outcome"])
+    assert np.array_equal(paid["funding"], -received["funding"])
+    assert (paid["funding"] * paid["direction"] >= 0).all()
+
+
+@settings(deadline=None)
+@given(paths, plans, cost_models)
+def test_costs_never_help(bars: Bars, plan: TradePlan, costs: CostModel) -> None:
+    charged, without = follow(bars, plan, costs), follow(bars, plan, free)
+    both = (charged["outcome"] == without["outcome"]) & np.isfinite(charged["r"])
+    profit = charged["r"] * charged["risk"], without["r"] * without["risk"]
+    assert (profit[0][both] <= profit[1][both] + 1e-9).all()
