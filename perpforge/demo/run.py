@@ -1,0 +1,223 @@
+"""The demo from beginning to end: what happens in which order, and what must have happened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from market.bars import MINUTE_MS
+from models_registry.server import MlflowServer
+from perpforge.demo.building import (
+    BUNDLE,
+    DATA,
+    FEATURES,
+    LABELS,
+    MODELS,
+    SECOND_HOLDOUT_HOURS,
+    Building,
+    GateVerdict,
+)
+from perpforge.demo.live import DemoStepMissing, LiveMarket
+from perpforge.demo.plan import DemoPlan
+from perpforge.demo.report import bundle_report, read_trades
+from perpforge.demo.summary import Summary, show
+from perpforge.terminal import Stages, output_to
+
+OVERRIDE = "demo"
+"""The reason in the ledger when the demo promotes a bundle that the gate refused."""
+SLOW_SPEED = 60.0
+"""Simulated seconds a second while the second bundle is trained: waves keep coming, the market is not used up."""
+SWAP_TIMEOUT_S = 60.0
+AFTER_SWAP_MS = 60 * MINUTE_MS
+"""How long the second bundle trades before the demo ends."""
+INTERRUPTED = 130
+
+
+def run_demo(plan: DemoPlan, summary_file: Path | None) -> int:
+    """Run the demo; returns the exit code: 0, or 1 when a step did not happen, 130 after Ctrl-C."""
+    _start_clean(plan.home)
+    with output_to(plan.home / "logs" / "demo.log") as console:
+        try:
+            with _interruptible(), Stages(console) as stages:
+                summary = _Demo(plan, stages).run()
+        except KeyboardInterrupt:
+            console.print("interrupted: everything that was started has been ended")
+            return INTERRUPTED
+        except Exception as error:
+            # The last stop of every error: it is shown in one line, with its trace in the log.
+            console.print(f"[red]the demo failed:[/red] {error}", highlight=False)
+            console.print(f"the log: {plan.home / 'logs'}")
+            import traceback
+
+            traceback.print_exc()
+            return 1
+        show(summary, console)
+        if summary_file is not None:
+            summary.write(summary_file)
+    return 0
+
+
+def _start_clean(home: Path) -> None:
+    """Remove what an earlier demo left in `home`; a folder that no demo made is refused."""
+    marker = home / ".perpforge-demo"
+    if home.exists() and any(home.iterdir()) and not marker.exists():
+        raise SystemExit(f"{home} holds files that no demo made: choose another --home")
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "logs").mkdir(parents=True)
+    marker.write_text("A demo wrote this folder; the next one removes it.\n")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make SIGTERM what Ctrl-C is, so that either ends every child."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Demo:
+    """The stages, in order."""
+
+    def __init__(self, plan: DemoPlan, stages: Stages) -> None:
+        self.plan, self.stages = plan, stages
+
+    def run(self) -> Summary:
+        """Everything, with nothing left running."""
+        with ExitStack() as running:
+            mlflow = MlflowServer(self.plan.home / "mlflow")
+            running.callback(mlflow.stop)
+            with self.stages.stage("start", "start MLflow") as stage:
+                stage.update(0.1, mlflow.url)
+                mlflow.start()
+            building = Building(self.plan, mlflow.url)
+            first = self._first_bundle(building)
+            live = LiveMarket(self.plan, mlflow.url, building.lake)
+            running.callback(live.stop)
+            self._go_live(live)
+            second, override = self._second_bundle(building, live)
+            swap_ms, missed = self._swap(live, second.version)
+            with self.stages.stage("stop", "stop the worker and the exchange"):
+                live.stop()
+            return self._summarise(building, [(first, None), (second, override)], swap_ms, missed)
+
+    def _first_bundle(self, building: Building) -> GateVerdict:
+        days = self.plan.history_days
+        steps: list[tuple[str, str, tuple[str, ...], list[str] | None]] = [
+            ("ingest", f"ingest {len(days)} days of klines", DATA, days),
+            ("features", "compute features", FEATURES, days),
+            ("labels", "label candidates", LABELS, None),
+            ("train", "train and quantise the models", MODELS, None),
+            ("promote", "register, evaluate, promote", BUNDLE, None),
+        ]
+        for name, description, selection, chosen in steps:
+            with self.stages.stage(name, description) as stage:
+                building.run(selection, stage, days=chosen)
+        verdict = building.verdict()
+        if not verdict.promoted:
+            raise DemoStepMissing(f"the first bundle was not promoted: {'; '.join(verdict.reasons)}")
+        return verdict
+
+    def _go_live(self, live: LiveMarket) -> None:
+        with self.stages.stage("worker", "start the exchange and the worker"):
+            live.start_exchange()
+            live.set_clock(speed=None, pause_at_ms=self.plan.learn_ms)
+            live.start_worker()
+        with self.stages.stage("live", f"trade {len(self.plan.live_days)} days live") as stage:
+            live.run_until(self.plan.learn_ms, _live_progress(stage.update))
+
+    def _second_bundle(self, building: Building, live: LiveMarket) -> tuple[GateVerdict, str | None]:
+        """Learn from the live days while the worker trades on; returns the verdict, and the override if one was needed."""
+        live.set_clock(speed=SLOW_SPEED, pause_at_ms=None)
+        days = self.plan.live_days
+        with self.stages.stage("relearn", "ingest the live days and their labels") as stage:
+            building.run(DATA, stage, days=days, source=f"rest:{live.exchange_url}")
+            building.run(FEATURES, stage, days=days)
+            building.run(LABELS, stage)
+        if not building.count("SELECT count(*) FROM labels WHERE source = 'live'"):
+            raise DemoStepMissing("no live label came back into the lake")
+        with self.stages.stage("retrain", "train the second bundle") as stage:
+            building.run(MODELS, stage, holdout_hours=SECOND_HOLDOUT_HOURS)
+        with self.stages.stage("gate", "judge it against the champion") as stage:
+            building.run(BUNDLE, stage, holdout_hours=SECOND_HOLDOUT_HOURS)
+            verdict = building.verdict()
+            override = None if verdict.promoted else OVERRIDE
+            if override is not None:
+                building.registry.promote(verdict.version, override, "demo", {"override": True})
+        return verdict, override
+
+    def _swap(self, live: LiveMarket, version: str) -> tuple[float, int]:
+        """Wait for the swap and an hour of market after it; returns its pause in ms and the waves missed so far."""
+        with self.stages.stage("swap", "hot-swap the running worker") as stage:
+            stage.update(0.1, f"waiting for bundle {version}")
+            status = live.await_bundle(version, SWAP_TIMEOUT_S)
+            swapped = next(swap for swap in status["swaps"] if swap["version"] == version)
+            until = int(status["wave_ms"]) + 1 + AFTER_SWAP_MS
+            live.set_clock(speed=None, pause_at_ms=until)
+            live.run_until(until, _live_progress(stage.update))
+            return float(swapped["pause_s"]) * 1e3, int(live.status()["waves_missed"])
+
+    def _summarise(
+        self, building: Building, bundles: list[tuple[GateVerdict, str | None]], swap_ms: float, missed: int
+    ) -> Summary:
+        manifests = [building.manifest(verdict.version) for verdict, _ in bundles]
+        reports = tuple(
+            bundle_report(manifest, verdict, override)
+            for manifest, (verdict, override) in zip(manifests, bundles, strict=True)
+        )
+        trades = read_trades(self.plan.home / "worker" / "journal")
+        if not trades.signals or not trades.opened:
+            raise DemoStepMissing(f"the worker gave {trades.signals} signals and opened {trades.opened} positions")
+        return Summary(
+            market=self.plan.market,
+            edge=self.plan.edge,
+            seed=self.plan.seed,
+            symbols=len(self.plan.symbols),
+            bars=building.count("SELECT count(*) FROM klines"),
+            features=len(manifests[0].decision_spec.names),
+            models=reports[0].models,
+            bundles=reports,
+            signals=trades.signals,
+            positions=trades.opened,
+            outcomes=trades.outcomes,
+            mean_r=trades.mean_r,
+            live_labels=building.count("SELECT count(*) FROM labels WHERE source = 'live'"),
+            swap_ms=swap_ms,
+            waves=trades.waves,
+            waves_missed=missed,
+            stages=self.stages.seconds,
+            pages=_pages(self.plan.home),
+        )
+
+
+def _live_progress(update: Callable[[float, str], None]) -> Callable[[float, dict[str, object]], None]:
+    began = time.monotonic()
+
+    def report(share: float, status: dict[str, object]) -> None:
+        rate = int(str(status["minutes"])) / max(time.monotonic() - began, 0.1)
+        update(share, f"{status['waves']} waves, {status['signals_total']} signals, {rate:.0f} minutes/s")
+
+    return report
+
+
+def _pages(home: Path) -> dict[str, str]:
+    """How each page is opened, once the demo has ended."""
+    up = (
+        "perpforge up" if home == Path(".perpforge/demo").absolute() else f"perpforge up --home {os.path.relpath(home)}"
+    )
+    return {
+        "Dagster": f"{up}, then http://127.0.0.1:3000",
+        "MLflow": f"{up}, which prints its address",
+        "Worker": f"{up}, which serves its status page too",
+    }
