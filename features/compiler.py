@@ -13,7 +13,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +134,7 @@ def _write_once(path: Path, text: str) -> None:
     Path(temporary).replace(path)
 
 
-def _load_module(name: str, path: Path) -> Any:
+def _load_module(name: str, path: Path) -> Kernels:
     found = importlib.util.spec_from_file_location(name, path)
     assert found is not None
     assert found.loader is not None
@@ -142,7 +142,7 @@ def _load_module(name: str, path: Path) -> Any:
     # A cached kernel finds its module by name when it is loaded again.
     sys.modules[name] = module
     found.loader.exec_module(module)
-    return module
+    return cast("Kernels", module)
 
 
 @cache
