@@ -101,10 +101,10 @@ def _without(wave: Wave, gone: NDArray[np.bool_]) -> Wave:
 
 
 def ragged(
-    waves: tuple[Wave, ...], symbols: tuple[str, ...], dice: random.Random, rate: float
+    waves: tuple[Wave, ...], symbols: tuple[str, ...], dice: random.Random, rate: float, never: float = 0.2
 ) -> tuple[list[Wave], list[Wave]]:
-    """The same minutes with absentees, whose bars come late or never, as a feed would deliver them; and the minutes
-    as REST has them afterwards."""
+    """The same minutes with absentees, whose bars come late or never, as a feed would deliver them (a share `never`
+    does); and the minutes as REST has them afterwards."""
     held: dict[int, list[Bars]] = {}
     result, afterwards = [], []
     for wave in waves:
@@ -113,13 +113,13 @@ def ragged(
         for row in wave.rows[keep].tolist():
             for bar in held.pop(row, []):
                 late.setdefault(int(bar["close_time"][0]), []).append((row, bar))
-        never = np.zeros(wave.rows.size, dtype=bool)
+        lost = np.zeros(wave.rows.size, dtype=bool)
         for index in np.flatnonzero(~keep):
-            if dice.random() < 0.2:
-                never[index] = True
+            if dice.random() < never:
+                lost[index] = True
             else:
                 held.setdefault(int(wave.rows[index]), []).append(wave.bars[index : index + 1])
-        afterwards.append(_without(wave, never))
+        afterwards.append(_without(wave, lost))
         result.append(
             replace(
                 _without(wave, ~keep),
