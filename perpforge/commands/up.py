@@ -6,14 +6,19 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from models_registry.server import MlflowServer, MlflowServerFailed
-from perpforge.home import environment
+from perpforge.demo.live import DemoStepMissing, LiveMarket
+from perpforge.demo.plan import DemoPlan, kept_plan
+from perpforge.home import MLFLOW_PORT, WORKER_PORT, environment
 from perpforge.processes import Child, ChildFailed, free_port
+
+SPEED = 60.0
+"""Simulated seconds a second: a wave every five seconds, slow enough to watch."""
 
 
 @contextmanager
@@ -43,22 +48,40 @@ def run_mlflow(home: Path, port: int) -> int:
 
 
 def run_up(home: Path, port: int) -> int:
-    """Serve MLflow and the Dagster UI on `home` until interrupted; returns the exit code."""
+    """Serve MLflow and the Dagster UI on `home`, and trade on from where its demo ended; returns the exit code."""
     home = home.absolute()
     console = Console()
-    with _interruption() as interrupted:
+    with _interruption() as interrupted, ExitStack() as running:
         try:
-            with MlflowServer(home / "mlflow", free_port()) as mlflow:
-                (home / "dagster").mkdir(parents=True, exist_ok=True)
-                command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "--port", str(port)]
-                dagster = Child.start("Dagster", command, home / "logs" / "dagster.log", environment(home, mlflow.url))
-                try:
-                    console.print(f"MLflow:  {mlflow.url}\nDagster: http://127.0.0.1:{port} (Ctrl-C ends both)")
-                    while not interrupted.wait(1.0):
-                        dagster.check()
-                finally:
-                    dagster.stop()
-        except (MlflowServerFailed, ChildFailed) as error:
-            console.print(str(error), style="red")
+            mlflow = running.enter_context(MlflowServer(home / "mlflow", MLFLOW_PORT))
+            console.print(f"MLflow:  {mlflow.url}")
+            plan = kept_plan(home)
+            dagster = _dagster(home, mlflow.url, port, plan)
+            running.callback(dagster.stop)
+            console.print(f"Dagster: http://127.0.0.1:{port}")
+            children = [dagster]
+            if plan is None:
+                console.print(f"Worker:  not started, {home} holds no finished demo")
+            else:
+                live = LiveMarket(plan, mlflow.url, worker_port=WORKER_PORT)
+                running.callback(live.stop)
+                live.start_exchange()
+                live.set_clock(speed=SPEED, pause_at_ms=None)
+                live.start_worker()
+                children += [child for child in (live.exchange, live.worker) if child is not None]
+                console.print(f"Worker:  {live.worker_url} (a minute of market each second)")
+            console.print("Ctrl-C ends everything")
+            while not interrupted.wait(1.0):
+                for child in children:
+                    child.check()
+        except (MlflowServerFailed, ChildFailed, DemoStepMissing) as error:
+            console.print(str(error), style="red", highlight=False)
             return 1
     return 0
+
+
+def _dagster(home: Path, mlflow_url: str, port: int, plan: DemoPlan | None) -> Child:
+    (home / "dagster").mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "--port", str(port)]
+    variables = environment(home, mlflow_url) | (plan.graph_environment if plan else {})
+    return Child.start("Dagster", command, home / "logs" / "dagster.log", variables)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpforge.demo.plan import DemoPlan, dates
+from perpforge.demo.plan import DemoPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,10 +48,7 @@ class Building:
         self._mlflow_url = mlflow_url
         self.said: dict[str, Mapping[str, Any]] = {}
         """What each asset said of itself when it was last materialised."""
-        # The partitions are made when the graph is imported.
-        days = dates(plan.start_ms, plan.learn_ms + 1)
-        os.environ["KLINES_START_DATE"], os.environ["KLINES_END_DATE"] = days[0], days[-1]
-        os.environ["MARKET_SOURCE"] = plan.source
+        os.environ.update(plan.graph_environment)
 
     @property
     def lake(self) -> Path:

@@ -8,13 +8,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from market.bars import MINUTE_MS
 from perpforge.demo.plan import DemoPlan
+from perpforge.home import environment
 from perpforge.processes import Child, free_port
 
 POLL_S = 0.25
@@ -46,7 +46,6 @@ class LiveMarket:
 
     plan: DemoPlan
     mlflow_url: str
-    lake: Path
     exchange_port: int = field(default_factory=free_port)
     worker_port: int = field(default_factory=free_port)
     exchange: Child | None = None
@@ -61,11 +60,6 @@ class LiveMarket:
     def worker_url(self) -> str:
         """The worker's status page."""
         return f"http://127.0.0.1:{self.worker_port}"
-
-    @property
-    def state_dir(self) -> Path:
-        """The worker's own folder."""
-        return self.plan.home / "worker"
 
     def start_exchange(self) -> None:
         """Start the simulated exchange: history over REST, the clock held until a worker listens."""
@@ -84,12 +78,10 @@ class LiveMarket:
 
     def start_worker(self) -> None:
         """Start the worker on that exchange; returns when it decides."""
-        environment = {
+        settings = {
+            **environment(self.plan.home, self.mlflow_url),
             "BINANCE_BASE_URL": self.exchange_url,
             "BINANCE_WS_URL": self.exchange_url.replace("http", "ws", 1),
-            "MLFLOW_TRACKING_URI": self.mlflow_url,
-            "LAKE_URI": str(self.lake),
-            "STATE_DIR": str(self.state_dir),
             "WORKER_NAME": "demo",
             "STRATEGY_MODE": "self_learning",
             "BUNDLE_POLL_S": "1",
@@ -98,7 +90,7 @@ class LiveMarket:
             "PORT": str(self.worker_port),
         }
         command = [sys.executable, "-m", "trading_worker"]
-        self.worker = Child.start("the worker", command, self.plan.home / "logs" / "worker.log", environment)
+        self.worker = Child.start("the worker", command, self.plan.home / "logs" / "worker.log", settings)
         self._await_answer(self.worker, f"{self.worker_url}/healthz")
         self._await(
             lambda: bool(self.status()["ready"]), READY_S, lambda: f"the worker waits: {self.status()['waiting']}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from market.bars import DAY_MS
 from market.errors import MarketError, utc
@@ -15,6 +17,8 @@ SWAP_MS = DAY_MS // 4
 """What is left of the market after them, at least: the second bundle is swapped in during it."""
 LEAST_HISTORY_DAYS = 16
 """The one-hour features need ten days before they are warm; the rest is learnt from."""
+
+KEPT_FILE = "plan.json"
 
 
 class DemoImpossible(Exception):
@@ -50,6 +54,27 @@ class DemoPlan:
     def live_days(self) -> list[str]:
         """The dates of the live days."""
         return dates(self.live_ms, self.learn_ms)
+
+    @property
+    def graph_environment(self) -> dict[str, str]:
+        """The variables that the Dagster graph reads when it is imported: its market and its days."""
+        days = dates(self.start_ms, self.learn_ms + 1)
+        return {"MARKET_SOURCE": self.source, "KLINES_START_DATE": days[0], "KLINES_END_DATE": days[-1]}
+
+
+def keep_for_later(plan: DemoPlan, now_ms: int) -> None:
+    """Note in the home folder that the market has come to `now_ms`, so that `perpforge up` can go on from there."""
+    kept = asdict(replace(plan, live_ms=now_ms)) | {"home": str(plan.home)}
+    (plan.home / KEPT_FILE).write_bytes(msgspec.json.encode(kept))
+
+
+def kept_plan(home: Path) -> DemoPlan | None:
+    """The plan that a demo left in `home`, its live part beginning where the demo ended; None if it left none."""
+    try:
+        data = (home / KEPT_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    return msgspec.json.decode(data, type=DemoPlan, dec_hook=lambda kind, value: kind(value))
 
 
 def dates(start_ms: int, end_ms: int) -> list[str]:

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,9 +26,10 @@ from perpforge.demo.building import (
     GateVerdict,
 )
 from perpforge.demo.live import DemoStepMissing, LiveMarket
-from perpforge.demo.plan import DemoPlan
+from perpforge.demo.plan import DemoPlan, keep_for_later
 from perpforge.demo.report import bundle_report, read_trades
 from perpforge.demo.summary import Summary, show
+from perpforge.home import DAGSTER_PORT, MLFLOW_PORT, WORKER_PORT
 from perpforge.terminal import Stages, output_to
 
 OVERRIDE = "demo"
@@ -49,13 +52,10 @@ def run_demo(plan: DemoPlan, summary_file: Path | None) -> int:
         except KeyboardInterrupt:
             console.print("interrupted: everything that was started has been ended")
             return INTERRUPTED
-        except Exception as error:
-            # The last stop of every error: it is shown in one line, with its trace in the log.
-            console.print(f"[red]the demo failed:[/red] {error}", highlight=False)
-            console.print(f"the log: {plan.home / 'logs'}")
-            import traceback
-
+        except Exception as error:  # noqa: BLE001 - the last stop: one line on the screen, the trace in the log, exit code 1
             traceback.print_exc()
+            console.print(f"[red]the demo failed:[/red] {error}", highlight=False)
+            console.print(f"the logs: {plan.home / 'logs'}")
             return 1
         show(summary, console)
         if summary_file is not None:
@@ -98,32 +98,35 @@ class _Demo:
         with ExitStack() as running:
             mlflow = MlflowServer(self.plan.home / "mlflow")
             running.callback(mlflow.stop)
-            with self.stages.stage("start", "start MLflow") as stage:
-                stage.update(0.1, mlflow.url)
-                mlflow.start()
+            starter = running.enter_context(ThreadPoolExecutor(1, "mlflow"))
+            started = starter.submit(mlflow.start)  # it takes a while, and is not needed before the models are trained
             building = Building(self.plan, mlflow.url)
-            first = self._first_bundle(building)
-            live = LiveMarket(self.plan, mlflow.url, building.lake)
+            first = self._first_bundle(building, started)
+            live = LiveMarket(self.plan, mlflow.url)
             running.callback(live.stop)
             self._go_live(live)
             second, override = self._second_bundle(building, live)
             swap_ms, missed = self._swap(live, second.version)
             with self.stages.stage("stop", "stop the worker and the exchange"):
+                now_ms = int(live.clock()["minute_ms"])
                 live.stop()
+                keep_for_later(self.plan, now_ms)
             return self._summarise(building, [(first, None), (second, override)], swap_ms, missed)
 
-    def _first_bundle(self, building: Building) -> GateVerdict:
+    def _first_bundle(self, building: Building, mlflow: Future[MlflowServer]) -> GateVerdict:
         days = self.plan.history_days
         steps: list[tuple[str, str, tuple[str, ...], list[str] | None]] = [
             ("ingest", f"ingest {len(days)} days of klines", DATA, days),
             ("features", "compute features", FEATURES, days),
             ("labels", "label candidates", LABELS, None),
             ("train", "train and quantise the models", MODELS, None),
-            ("promote", "register, evaluate, promote", BUNDLE, None),
         ]
         for name, description, selection, chosen in steps:
             with self.stages.stage(name, description) as stage:
                 building.run(selection, stage, days=chosen)
+        with self.stages.stage("promote", "register, evaluate, promote") as stage:
+            mlflow.result()
+            building.run(BUNDLE, stage)
         verdict = building.verdict()
         if not verdict.promoted:
             raise DemoStepMissing(f"the first bundle was not promoted: {'; '.join(verdict.reasons)}")
@@ -138,7 +141,7 @@ class _Demo:
             live.run_until(self.plan.learn_ms, _live_progress(stage.update))
 
     def _second_bundle(self, building: Building, live: LiveMarket) -> tuple[GateVerdict, str | None]:
-        """Learn from the live days while the worker trades on; returns the verdict, and the override if one was needed."""
+        """Learn from the live days while the worker trades on; returns the verdict and the override, if any."""
         live.set_clock(speed=SLOW_SPEED, pause_at_ms=None)
         days = self.plan.live_days
         with self.stages.stage("relearn", "ingest the live days and their labels") as stage:
@@ -213,11 +216,11 @@ def _live_progress(update: Callable[[float, str], None]) -> Callable[[float, dic
 
 def _pages(home: Path) -> dict[str, str]:
     """How each page is opened, once the demo has ended."""
-    up = (
-        "perpforge up" if home == Path(".perpforge/demo").absolute() else f"perpforge up --home {os.path.relpath(home)}"
-    )
+    default = home == Path(".perpforge/demo").absolute()
+    up = "make up" if default else f".venv/bin/perpforge up --home {os.path.relpath(home)}"
     return {
-        "Dagster": f"{up}, then http://127.0.0.1:3000",
-        "MLflow": f"{up}, which prints its address",
-        "Worker": f"{up}, which serves its status page too",
+        "Pages": f"{up} starts all three on what this demo left, and goes on with its market until Ctrl-C",
+        "Dagster": f"http://127.0.0.1:{DAGSTER_PORT}",
+        "MLflow": f"http://127.0.0.1:{MLFLOW_PORT}",
+        "Worker": f"http://127.0.0.1:{WORKER_PORT}",
     }
