@@ -14,8 +14,26 @@ import dagster as dg
 from orchestration.resources import LakeResource, MarketResource, RegistryResource, TrainingSettings
 from orchestration.sensors import RANGE_END, RANGE_START
 
-INSTANCE = "telemetry:\n  enabled: false\nnux:\n  enabled: false\nconcurrency:\n  runs:\n    max_concurrent_runs: 1\n"
+SETTINGS = """\
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+concurrency:
+  runs:
+    max_concurrent_runs: 1
+"""
 """`dagster.yaml` of a home folder: what the project's own says, with Dagster's own places below the folder."""
+
+IN_PROCESS = SETTINGS + """\
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
+"""For runs inside this process: what they print is the caller's, not to be captured by four further processes."""
+
+
+_IN_PROCESS_FILE = "in_process.yaml"
 
 
 @dataclass(frozen=True)
@@ -77,10 +95,10 @@ def instance(home: str | Path) -> dg.DagsterInstance:
     """The Dagster instance of a home folder: `DAGSTER_HOME` is its folder `dagster`. The caller closes it."""
     folder = Path(home).absolute() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "dagster.yaml"
-    if not config.exists():
-        config.write_text(INSTANCE)
-    return dg.DagsterInstance.from_config(str(folder))
+    for name, content in (("dagster.yaml", SETTINGS), (_IN_PROCESS_FILE, IN_PROCESS)):
+        if not (folder / name).exists():
+            (folder / name).write_text(content)
+    return dg.DagsterInstance.from_config(str(folder), _IN_PROCESS_FILE)
 
 
 def materialise(
