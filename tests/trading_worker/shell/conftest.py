@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,9 @@ async def working(settings: WorkerSettings, **options: Any) -> AsyncIterator[Boa
         await task
 
 
-async def until(condition: Callable[[], bool], task: Awaitable[Any] | None = None) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     """Return when `condition` holds; the test's own time limit ends a wait in vain."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - the board is plain data, without events to wait for
         await asyncio.sleep(0.005)
 
 

@@ -22,11 +22,19 @@ from tests.trading_worker.shell.conftest import (
     START_MS,
     cached_bundle,
     simulated,
+    until,
     worker_environment,
+    working,
 )
 from trading_worker import journal
 from trading_worker.events import AnyEvent, PositionClosed, RecoveryDiverged, digest, kind
+from trading_worker.settings import load
 from trading_worker.shell.process import ExitCode
+
+
+def source(symbols: int) -> str:
+    """The market of both runs."""
+    return SOURCE.replace("symbols=3", f"symbols={symbols}")
 
 
 class WorkerProcess:
@@ -35,6 +43,7 @@ class WorkerProcess:
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -68,16 +77,25 @@ class WorkerProcess:
         await clock
 
 
-async def run(
-    folder: Path, minutes: int, kills: int, seed: int, symbols: int = 3, **environment: str
-) -> list[AnyEvent]:
-    """A worker through `minutes` of a simulated market, killed `kills` times; the events of its journal."""
-    rng = Random(seed)
-    folder.mkdir()
+async def undisturbed_run(folder: Path, minutes: int, symbols: int, **environment: str) -> list[AnyEvent]:
+    """A worker in this process through `minutes` of a simulated market; the events of its journal."""
     cached_bundle(folder / "state")
-    source = SOURCE.replace("symbols=3", f"symbols={symbols}")
+    async with simulated(source(symbols), stepped=True) as simulator:
+        settings = load(worker_environment(folder, simulator.url, **environment))
+        async with working(settings) as board:
+            await until(lambda: board.ready)
+            await simulator.step(minutes)
+    return [entry.event for entry in journal.read(folder / "state" / "journal")]
+
+
+async def killed_run(
+    folder: Path, minutes: int, symbols: int, kills: int, seed: int, **environment: str
+) -> list[AnyEvent]:
+    """The same market through processes of which all but the last are killed."""
+    rng = Random(seed)
+    cached_bundle(folder / "state")
     moments = sorted(rng.randrange(1, minutes - 1) for _ in range(kills))
-    async with simulated(source, end_ms=START_MS + minutes * MINUTE_MS) as simulator:
+    async with simulated(source(symbols), end_ms=START_MS + minutes * MINUTE_MS) as simulator:
         worker = WorkerProcess(worker_environment(folder, simulator.url, **environment), folder / "worker.log")
         await worker.start()
         try:
@@ -111,11 +129,10 @@ def check_same(disturbed: list[AnyEvent], undisturbed: list[AnyEvent]) -> None:
 
 
 async def test_killed_at_random_points_it_decides_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    minutes = 240
-    undisturbed = await run(tmp_path / "undisturbed", minutes, kills=0, seed=0)
-    disturbed = await run(tmp_path / "disturbed", minutes, kills=4, seed=11)
+    undisturbed = await undisturbed_run(tmp_path / "undisturbed", 200, symbols=3)
+    disturbed = await killed_run(tmp_path / "disturbed", 200, symbols=3, kills=3, seed=11)
     assert Counter(map(kind, undisturbed))["position_closed"] >= 5
-    assert Counter(map(kind, disturbed))["epoch_started"] == 5
+    assert Counter(map(kind, disturbed))["epoch_started"] == 4
     check_same(disturbed, undisturbed)
 
 
@@ -123,10 +140,9 @@ async def test_killed_at_random_points_it_decides_and_ends_as_if_it_had_not_been
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_long_campaign_of_kills_changes_nothing(tmp_path: Path, seed: int) -> None:
-    minutes = 900
     # Small segments and frequent snapshots, so that kills strike their writing too.
     often = {"SNAPSHOT_MINUTES": "1", "SEGMENT_BYTES": "4096"}
-    undisturbed = await run(tmp_path / "undisturbed", minutes, kills=0, seed=0, symbols=6, **often)
-    disturbed = await run(tmp_path / "disturbed", minutes, kills=25, seed=seed, symbols=6, **often)
+    undisturbed = await undisturbed_run(tmp_path / "undisturbed", 900, symbols=6, **often)
+    disturbed = await killed_run(tmp_path / "disturbed", 900, symbols=6, kills=25, seed=seed, **often)
     assert Counter(map(kind, undisturbed))["position_closed"] >= 20
     check_same(disturbed, undisturbed)

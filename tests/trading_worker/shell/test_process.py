@@ -14,11 +14,22 @@ from trading_worker.errors import JournalLocked, SettingInvalid
 from trading_worker.journal import Journal
 from trading_worker.shell.process import ExitCode, causes, exit_code
 
-# Without pandas: pyarrow imports it wherever it is installed, and a worker's own environment has none.
-HEAVY = ("tensorflow", "keras", "dagster", "xgboost", "mlflow", "sklearn", "matplotlib", "onnx", "onnxmltools")
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "dagster",
+    "xgboost",
+    "mlflow",
+    "sklearn",
+    "pandas",
+    "matplotlib",
+    "onnx",
+    "onnxmltools",
+)
 
 PROBE = """
-import asyncio, json, signal, sys
+import asyncio, json, sys
+import trading_worker.__main__
 from trading_worker.settings import load
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.worker import run_worker
@@ -32,7 +43,7 @@ async def main():
             await task
     stop.set()
     await task
-    heavy = [name for name in sys.argv[1:] if name in sys.modules]
+    heavy = [name for name in sys.argv[1:] if sys.modules.get(name)]
     print(json.dumps({"heavy": heavy, "waves": board.waves}))
 
 asyncio.run(main())
