@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.barriers import EXPIRY, OPEN, STOP, TARGET, UNKNOWN, VOID, CostModel, Positions, TradePlan, advance, run
 from market import funding
 from market.bars import Bars
 from tests.features.series import make_bars
+from tests.features.steady import steady
 
 MINUTE = 60_000
 
@@ -43,7 +44,7 @@ def follow(bars: Bars, plan: TradePlan, costs: CostModel, rates: funding.Funding
     return positions
 
 
-@settings(deadline=None)
+@steady
 @given(paths, plans, cost_models, st.floats(-0.003, 0.003))
 def test_every_ending_is_consistent(bars: Bars, plan: TradePlan, costs: CostModel, rate: float) -> None:
     for position in follow(bars, plan, costs, fundings(bars, rate)):
@@ -66,7 +67,7 @@ def test_every_ending_is_consistent(bars: Bars, plan: TradePlan, costs: CostMode
             assert side * (position["exit_price"] - position["stop"]) <= 1e-9
 
 
-@settings(deadline=None)
+@steady
 @given(paths, plans)
 def test_a_stop_without_a_gap_loses_one_r(bars: Bars, plan: TradePlan) -> None:
     for position in follow(bars, plan, free):
@@ -74,7 +75,7 @@ def test_a_stop_without_a_gap_loses_one_r(bars: Bars, plan: TradePlan) -> None:
             assert np.isclose(position["r"], -1)
 
 
-@settings(deadline=None)
+@steady
 @given(paths, plans, cost_models, st.lists(st.integers(1, 89), max_size=4), st.floats(-0.003, 0.003))
 def test_any_split_in_time_gives_the_same(
     bars: Bars, plan: TradePlan, costs: CostModel, cuts: list[int], rate: float
@@ -93,7 +94,7 @@ def test_any_split_in_time_gives_the_same(
     assert by_minute.tobytes() == whole.tobytes()
 
 
-@settings(deadline=None)
+@steady
 @given(paths, plans, cost_models)
 def test_what_comes_after_the_end_changes_nothing(bars: Bars, plan: TradePlan, costs: CostModel) -> None:
     whole = follow(bars, plan, costs)
@@ -105,7 +106,7 @@ def test_what_comes_after_the_end_changes_nothing(bars: Bars, plan: TradePlan, c
             assert follow(poisoned, plan, costs)[at].tobytes() == position.tobytes()
 
 
-@settings(deadline=None)
+@steady
 @given(paths, plans, st.floats(0.0001, 0.003))
 def test_funding_is_symmetrical(bars: Bars, plan: TradePlan, rate: float) -> None:
     paid, received = (follow(bars, plan, free, fundings(bars, r)) for r in (rate, -rate))
@@ -114,7 +115,7 @@ def test_funding_is_symmetrical(bars: Bars, plan: TradePlan, rate: float) -> Non
     assert (paid["funding"] * paid["direction"] >= 0).all()
 
 
-@settings(deadline=None)
+@steady
 @given(paths, plans, cost_models)
 def test_costs_never_help(bars: Bars, plan: TradePlan, costs: CostModel) -> None:
     charged, without = follow(bars, plan, costs), follow(bars, plan, free)

@@ -12,6 +12,7 @@ from features import DECISION_SPEC
 from features.candidates import EVENT, RULE, candidates
 from features.quality import dimensions, quality
 from features.rules import rule_signal
+from tests.features.steady import steady
 
 WIDTH = len(DECISION_SPEC.names)
 
@@ -104,6 +105,7 @@ class TestQuality:
         unknown = np.full((2, WIDTH), np.nan, dtype=np.float32)
         assert quality(unknown, np.array([1, -1], dtype=np.int8)).tolist() == [0.5, 0.5]
 
+    @steady
     @given(st.integers(0, 2**32), st.integers(0, 40))
     def test_it_lies_between_0_and_1_however_the_batch_is_split(self, seed: int, cut: int) -> None:
         random = np.random.default_rng(seed)

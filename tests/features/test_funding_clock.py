@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from features.funding_clock import UNKNOWN_MS, funding_known
 from market import funding
+from tests.features.steady import steady
 
 HOUR = 3_600_000
 fundings = st.lists(st.integers(0, 90 * HOUR), unique=True, max_size=12).map(
@@ -43,6 +44,7 @@ def test_missed_fundings_are_passed_over() -> None:
     assert (funding_known(rates, [5 * HOUR, 9 * HOUR, 25 * HOUR]).next_ms / HOUR).tolist() == [8, 12, 32]
 
 
+@steady
 @given(fundings, st.lists(st.integers(0, 100 * HOUR), min_size=1, max_size=20))
 def test_the_future_changes_nothing_and_the_next_is_ahead(rates: funding.Fundings, times: list[int]) -> None:
     known = funding_known(rates, times)
