@@ -104,7 +104,7 @@ class BarValues(msgspec.Struct, frozen=True):
     def of(bar: np.void) -> BarValues:
         """The values of one `market.bars.BAR` scalar."""
         values: Any = bar.item()
-        return BarValues(*(None if value != value else value for value in values))
+        return BarValues(*[None if value != value else value for value in values])  # type: ignore[arg-type]
 
 
 class BarRevised(Event, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ minutes since: each is run again and compared with what the journal holds of it.
 2. **The journal stands.** What it holds of a minute is not journaled again. Where the re-run gives something else
    (the venue has corrected a bar, another bundle is loaded), positions are put as the journal says, and
    `RecoveryDiverged` names the difference.
-3. **The last journaled minute may be cut**: its events were not one write. What the journal lacks of it is given
+3. **Nothing open is forgotten.** Positions of symbols that left the universe are given up as `PositionLost`.
+4. **The last journaled minute may be cut**: its events were not one write. What the journal lacks of it is given
    out, as for all minutes after it.
 """
 
@@ -87,15 +88,27 @@ class Recovery:
         self.until_ms = engine.time_ms
         """Time of the last journaled wave; what comes after it is new to the journal."""
         self._inputs: set[bytes] = set()
+        self._gone: dict[str, Signal] = {}
+        """Positions of symbols that are no longer in the universe, still open."""
         for event in journal:
             # What a source sent wrong may be noted between waves, so its time says nothing of them.
             if isinstance(event, INPUT):
                 if event.time_ms > engine.time_ms:
                     self._inputs.add(canonical(event))
-            elif not isinstance(event, OUTSIDE):
+            elif not isinstance(event, OUTSIDE) and self._known(event):
                 self.until_ms = max(self.until_ms, event.time_ms)
                 if event.time_ms > engine.time_ms:
                     self._journaled[event.time_ms].append(event)
+
+    def _known(self, event: AnyEvent) -> bool:
+        """Whether an event is of this universe; positions of others are noted, to be given up."""
+        if not isinstance(event, (Signal, PositionOpened, *ENDS)) or event.symbol in self.engine.symbols:
+            return True
+        if isinstance(event, Signal):
+            self._gone[event.position_id] = event
+        elif isinstance(event, ENDS):
+            self._gone.pop(event.position_id, None)
+        return False
 
     @property
     def since_ms(self) -> int:
@@ -116,9 +129,30 @@ class Recovery:
         new = self.engine.on_wave(wave)
         if wave.time_ms <= self.until_ms:
             new = self._settle(wave.time_ms, before, new, journaled)
+        else:
+            new += self._given_up(wave.time_ms)
         self.report.minutes += 1
         self.report.new += len(new)
         return new
+
+    def _given_up(self, time_ms: int) -> list[AnyEvent]:
+        """The end of positions that nobody will see bars for."""
+        lost: list[AnyEvent] = [
+            PositionLost(
+                time_ms=time_ms,
+                position_id=signal.position_id,
+                symbol=signal.symbol,
+                direction=signal.direction,
+                decided_at=signal.time_ms,
+                opened_at=0,
+                kind=signal.kind,
+                last_seen=signal.time_ms,
+                bundle=signal.bundle,
+            )
+            for _, signal in sorted(self._gone.items())
+        ]
+        self._gone.clear()
+        return lost
 
     def _as_composed(self, wave: Wave, journaled: list[AnyEvent]) -> Wave:
         """The wave with the bars that it had when it was journaled; bars left out are held to be fed late."""
@@ -133,9 +167,8 @@ class Recovery:
         present = set(rows.tolist())
         due: dict[tuple[int, int], Bars] = {}
         if composition is not None:
-            row_of = {symbol: row for row, symbol in enumerate(symbols)}
-            wanted = {(row_of[symbol], open_time) for symbol, open_time in composition.late}
-            due = {key: bar for key, bar in self._held.items() if key in wanted}
+            wanted = set(composition.late)
+            due = {key: bar for key, bar in self._held.items() if (symbols[key[0]], key[1]) in wanted}
         elif wave.time_ms > self.until_ms:
             due = {key: bar for key, bar in self._held.items() if key[0] in present}
         self._held = {key: bar for key, bar in self._held.items() if key[0] not in present}

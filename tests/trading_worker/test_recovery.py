@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ from trading_worker.events import (
     BarRejected,
     EpochStarted,
     PositionClosed,
+    PositionLost,
     PositionOpened,
     RecoveryDiverged,
     Signal,
@@ -36,6 +38,7 @@ from trading_worker.events import (
     digest,
 )
 from trading_worker.journal import read
+from trading_worker.kernels import compile_all
 from trading_worker.recovery import Recovery
 from trading_worker.wave import Wave
 
@@ -269,3 +272,23 @@ def test_without_a_snapshot_it_begins_where_the_features_are_warm() -> None:
     recovery = Recovery(warm_engine(EAGER), journal)
     new = [event for wave in waves for event in recovery.on_wave(wave)]
     assert digest([*journal, *new]) == digest(undisturbed)
+
+
+def test_positions_of_symbols_that_left_the_universe_are_given_up() -> None:
+    dead = Restart()
+    ended = {e.position_id for e in of(PositionClosed, dead.journal)}
+    living = next(e for e in of(Signal, dead.journal) if e.position_id not in ended)
+    renamed = {"symbol": "GONEUSDT", "position_id": f"GONEUSDT-{living.time_ms}-{living.direction}"}
+    dead.journal.append(msgspec.structs.replace(living, **renamed))
+    dead.journal.append(msgspec.structs.replace(of(PositionOpened, dead.journal)[-1], **renamed))
+    recovery = dead.recover()
+    new = [event for wave in dead.waves[60:] for event in recovery.on_wave(wave)]
+    (lost,) = of(PositionLost, new)
+    assert (lost.symbol, lost.time_ms, lost.decided_at) == ("GONEUSDT", dead.waves[200].time_ms, living.time_ms)
+    assert digest([e for e in [*dead.journal, *new] if getattr(e, "symbol", "") != "GONEUSDT"]) == digest(
+        feed(warm_engine(), dead.waves)
+    )
+
+
+def test_compiling_ahead_runs_every_kernel() -> None:
+    compile_all()
