@@ -192,7 +192,8 @@ class Intake:
             return
         if taken is Offer.REVISED and used is not None:
             self._sink.revised(row, used, bar, self.venue_ms)
-        elif taken is Offer.REPEATED and from_stream and key in self._repaired:
+        elif taken in (Offer.REPEATED, Offer.OLDER) and from_stream and key in self._repaired:
+            # The stream's own copy of a bar that REST was quicker with.
             self._repaired.remove(key)
         elif taken is not Offer.WAVE and from_stream:
             self._reject(BarRejected(self._symbols[row], int(bar["open_time"]), taken.value))
@@ -244,8 +245,10 @@ class Intake:
         gate = asyncio.Semaphore(REPAIRS_AT_ONCE)
 
         async def one(row: int) -> bool:
+            # From the first minute that the series lacks: it may have been absent from earlier waves too.
+            span = self._waves.missing(row, overdue.end_ms) or (overdue.start_ms, overdue.end_ms)
             async with gate:
-                return await self._repair(row, overdue.start_ms, overdue.end_ms)
+                return await self._repair(row, *span)
 
         return all(await asyncio.gather(*map(one, overdue.rows)))
 
