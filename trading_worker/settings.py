@@ -61,6 +61,9 @@ RESERVED: dict[str, str] = {
     "ENABLE_QUANTIZATION": "true",
     "ENABLE_INCREMENTAL_CACHE": "true",
     "ENABLE_BATCH_PREDICTION": "true",
+    "ENABLE_MARKET_REGIME_PREDICTION": "false",
+    "ENABLE_DYNAMIC_FEATURES": "false",
+    "ENABLE_LIQUIDITY_HUNTING": "false",
     "TIMEFRAMES": "5m,15m,1h",
 }
 """Names with one behaviour so far: another value than this one is refused, since it would silently do nothing."""
