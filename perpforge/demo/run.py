@@ -97,9 +97,12 @@ class _Demo:
         """Everything, with nothing left running."""
         with ExitStack() as running:
             mlflow = MlflowServer(self.plan.home / "mlflow")
+            # It takes a while to start, and is not needed before the models are trained. Stopped twice: at once, so
+            # that its start does not hold an interruption up, and once more when no start is under way.
             running.callback(mlflow.stop)
             starter = running.enter_context(ThreadPoolExecutor(1, "mlflow"))
-            started = starter.submit(mlflow.start)  # it takes a while, and is not needed before the models are trained
+            running.callback(mlflow.stop)
+            started = starter.submit(mlflow.start)
             building = Building(self.plan, mlflow.url)
             first = self._first_bundle(building, started)
             live = LiveMarket(self.plan, mlflow.url)
