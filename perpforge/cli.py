@@ -125,5 +125,7 @@ def settings() -> None:
 def compile_kernels() -> None:
     """Compile the numeric kernels into the cache, so that nothing compiles later."""
     from features import compile_all
+    from trading_worker import kernels
 
     compile_all()
+    kernels.compile_all()
