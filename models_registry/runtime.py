@@ -21,12 +21,14 @@ from models_registry.errors import BundleRejected, InputRejected
 from models_registry.manifest import AUTOENCODER, MANIFEST_FILE, WIN, Component, Manifest, decode
 from models_registry.sessions import OnnxSession, TfliteSession
 from models_registry.structure_autoencoder import (
+    LATENTS,
     AutoencoderParameters,
     normalise,
     reconstruction_error,
     statistical_features,
 )
-from models_registry.win_classifier import WinParameters, columns, fill_matrix
+from models_registry.win_classifier import WinParameters
+from models_registry.win_inputs import Candidates, columns, fill_matrix
 
 Float32 = NDArray[np.float32]
 T = TypeVar("T")
@@ -81,6 +83,7 @@ class Scorer:
         self.parameters = parameters(folder, WIN, component, WinParameters)
         self._session: OnnxSession | None = None
         self._width = len(names)
+        self._centre = {name: np.asarray(values, dtype=np.float32) for name, values in self.parameters.centre.items()}
         self._buffer = np.empty((0, 0), dtype=np.float32)
         if component.served is not None:
             self._session = session(folder, component.served, OnnxSession)
@@ -89,28 +92,26 @@ class Scorer:
                 raise BundleRejected(
                     folder, f"{component.served} takes {self._session.columns} columns, its manifest says {width}"
                 )
+            for name in self.parameters.inputs:
+                group = name.removeprefix("aligned_")
+                if group != name and len(self._centre.get(group, ())) != {"decision": len(names)}.get(group, LATENTS):
+                    raise BundleRejected(folder, f"{WIN} aligns {group}, but its centre is missing or of another size")
             self._buffer = np.empty((256, width), dtype=np.float32)
 
-    def run(
-        self,
-        decision: Float32,
-        latents: Float32,
-        error: Float32,
-        index: NDArray[np.int64],
-        direction: NDArray[np.int8],
-        kind: NDArray[np.uint8] | None,
-        quality: Float32 | None,
-    ) -> Float32:
+    def run(self, given: Candidates) -> Float32:
         """Calibrated probabilities `[m]` of the candidates."""
-        if decision.shape[1] != self._width:
-            raise InputRejected(f"decision rows have {decision.shape[1]} columns, the bundle's have {self._width}")
+        if given.decision.shape[1] != self._width:
+            raise InputRejected(
+                f"decision rows have {given.decision.shape[1]} columns, the bundle's have {self._width}"
+            )
+        count = len(given.row)
         if self._session is None:
-            known = np.full(len(index), np.nan, dtype=np.float32) if quality is None else quality
+            known = np.full(count, np.nan, dtype=np.float32) if given.quality is None else given.quality
             return self.parameters.fallback.apply(known).astype(np.float32)
-        if len(index) > len(self._buffer):
-            self._buffer = np.empty((2 * len(index), self._buffer.shape[1]), dtype=np.float32)
-        rows = self._buffer[: len(index)]
-        fill_matrix(rows, self.parameters.inputs, decision, latents, error, index, direction, kind, quality)
+        if count > len(self._buffer):
+            self._buffer = np.empty((2 * count, self._buffer.shape[1]), dtype=np.float32)
+        rows = self._buffer[:count]
+        fill_matrix(rows, self.parameters.inputs, given, self._centre)
         return self.parameters.calibration.apply(self._session.run(rows)).astype(np.float32)
 
 
@@ -180,7 +181,8 @@ class Predictor:
     ) -> Float32:
         """The second stage alone: calibrated probabilities `[m]`, from the latents and errors of the first."""
         with self._lock:
-            return self._open(self._scorer).run(decision, latents, error, index, direction, kind, quality)
+            given = Candidates(decision, latents, error, index, direction, kind, quality)
+            return self._open(self._scorer).run(given)
 
     @staticmethod
     def _open(stage: T | None) -> T:

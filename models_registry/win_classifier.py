@@ -1,13 +1,12 @@
 """`win_classifier`: a candidate and everything known at its decision to the probability of target before stop.
 
-First what the live runtime needs of it: the input matrix, which training builds with the same function, the
-calibration and the plain version. Then its training, export and measure, which import xgboost when they are called.
+First what the live runtime needs of it: the calibration and the plain version (its inputs are in `win_inputs`).
+Then its training, export and measure, which import xgboost when they are called.
 A win is the target before the stop; an expiry is none, whatever its R.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from models_registry.calibration import Calibration, Platt, sigmoid
 from models_registry.calibration import fit as fit_calibration
-from models_registry.errors import InputRejected, NotEnoughData, TrainingUnavailable
+from models_registry.errors import NotEnoughData, TrainingUnavailable
 from models_registry.exports import LATENCY_ROWS, best_latency_us, report, sha256_of
 from models_registry.logistic import StandardLogistic, fit_logistic
 from models_registry.manifest import WIN, Component, FormatReport, Metric, finite
@@ -36,17 +35,15 @@ from models_registry.statistics import (
     reliability,
     selection,
 )
-from models_registry.structure_autoencoder import LATENTS, Progress
+from models_registry.structure_autoencoder import Progress
 from models_registry.training_set import Split, TrainingSet
+from models_registry.win_inputs import INPUTS, Candidates, columns, fill_matrix, medians
 
 Float32 = NDArray[np.float32]
 
 ONNX_FILE = f"{WIN}.onnx"
 XGBOOST_FILE = f"{WIN}.ubj"
 """The trees in xgboost's own format: what a later training continues from."""
-
-INPUTS = ("decision", "latents", "reconstruction_error", "direction", "kind", "quality")
-"""The groups of columns that the model may be given, in this order."""
 
 
 class QualityLogistic(msgspec.Struct, frozen=True):
@@ -68,6 +65,8 @@ class WinParameters(msgspec.Struct, frozen=True, kw_only=True):
     """What the runtime applies around the trees."""
 
     inputs: list[str] = msgspec.field(default_factory=lambda: list(INPUTS))
+    centre: dict[str, list[float]] = {}
+    """Medians of the fitted rows, by group that is aligned: `decision [D]`, `latents [16]`."""
     calibration: Calibration = Platt()
     fallback: QualityLogistic = QualityLogistic()
     trees: int = 0
@@ -79,76 +78,21 @@ class WinParameters(msgspec.Struct, frozen=True, kw_only=True):
     """Held-out calibration bins: mean predicted, share won, rows."""
 
 
-def columns(inputs: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The names of the matrix' columns.
-
-    >>> columns(["decision", "direction"], ["5m.rsi_14"])
-    ['5m.rsi_14', 'direction']
-    """
-    unknown = [name for name in inputs if name not in INPUTS]
-    if unknown:
-        raise InputRejected(f"unknown inputs {', '.join(unknown)}: the win model knows {', '.join(INPUTS)}")
-    result: list[str] = []
-    for name in inputs:
-        if name == "decision":
-            result += names
-        elif name == "latents":
-            result += [f"latent_{index:02d}" for index in range(LATENTS)]
-        else:
-            result.append(name)
-    return result
-
-
-def fill_matrix(
-    out: Float32,
-    inputs: Sequence[str],
-    decision: Float32,
-    latents: Float32,
-    error: Float32,
-    index: NDArray[np.int64],
-    direction: NDArray[np.int8],
-    kind: NDArray[np.uint8] | None,
-    quality: Float32 | None,
-) -> None:
-    """Write the matrix of `m` candidates into `out [m, columns]`.
-
-    Row `i` is a candidate at row `index[i]` of `decision [k, D]`, `latents [k, 16]` and `error [k]`.
-    What is not finite becomes NaN, which the trees take as missing.
-    """
-    at = 0
-    for name in inputs:
-        if name == "decision":
-            out[:, at : at + decision.shape[1]] = decision[index]
-            at += decision.shape[1]
-        elif name == "latents":
-            out[:, at : at + LATENTS] = latents[index]
-            at += LATENTS
-        else:
-            single = {"direction": direction, "kind": kind, "quality": quality}.get(name)
-            if name == "reconstruction_error":
-                single = error[index]
-            if single is None:
-                raise InputRejected(f"the bundle's win model was trained with {name!r}: give it to the prediction")
-            out[:, at] = single
-            at += 1
-    out[~np.isfinite(out)] = np.nan
-
-
 @dataclass(frozen=True)
 class WinConfig:
     """How the trees are grown, calibrated and judged."""
 
     seed: int = 7
-    rounds: int = 400
+    rounds: int = 600
     """At most: growing stops when the validation loss has not improved for `patience` rounds."""
-    patience: int = 40
-    depth: int = 4
-    learning_rate: float = 0.04
+    patience: int = 50
+    depth: int = 3
+    learning_rate: float = 0.03
     child_weight: float = 20.0
     """Least sum of hessians in a leaf, in effective rows / 4: weights average one."""
     rows_share: float = 0.7
     columns_share: float = 0.4
-    l2: float = 5.0
+    l2: float = 10.0
     threads: int = 2
     """Fixed: the sums of a histogram, and so the trees, depend on it."""
     inputs: tuple[str, ...] = INPUTS
@@ -169,6 +113,8 @@ class WinRows:
 
     matrix: Float32
     """`[m, columns]`, NaN for missing."""
+    centre: dict[str, Float32]
+    """Of the fitted rows, by group."""
     rows: TrainingSet
     split: Split
 
@@ -176,11 +122,11 @@ class WinRows:
     def build(cls, rows: TrainingSet, split: Split, latents: Float32, error: Float32, config: WinConfig) -> WinRows:
         """From the set and the first stage's outputs on the windows of its rows, `[m, 16]` and `[m]`."""
         matrix = np.empty((len(rows), len(columns(config.inputs, rows.decision_names))), dtype=np.float32)
+        centre = {"decision": medians(rows.decision[split.fit]), "latents": medians(latents[split.fit])}
         index = np.arange(len(rows), dtype=np.int64)
-        fill_matrix(
-            matrix, config.inputs, rows.decision, latents, error, index, rows.direction, rows.kind, rows.quality
-        )
-        return cls(matrix, rows, split)
+        given = Candidates(rows.decision, latents, error, index, rows.direction, rows.kind, rows.quality)
+        fill_matrix(matrix, config.inputs, given, centre)
+        return cls(matrix, centre, rows, split)
 
 
 def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) -> Component:
@@ -219,6 +165,7 @@ def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) ->
     scored = Scored(held.decided_at, held.known_at, held.won, held.r, probability)
     parameters = WinParameters(
         inputs=list(config.inputs),
+        centre={name: values.tolist() for name, values in data.centre.items()},
         calibration=fitted,
         fallback=plain,
         trees=booster.num_boosted_rounds(),

@@ -79,6 +79,7 @@ def test_another_decision_spec_is_refused(folder: Path) -> None:
         (lambda content: content["components"][WIN].update(files={"../x": "0"}), "not a plain file name"),
         (lambda content: content["components"][WIN].update(served=None), "neither a served file nor a fallback"),
         (lambda content: content["components"][WIN]["parameters"].update(trees="many"), "parameters of win_classifier"),
+        (lambda content: content["components"][WIN]["parameters"]["centre"]["decision"].pop(), "its centre is missing"),
         (lambda content: content.update(golden=None), "no golden outputs"),
         (lambda content: content.update(schema=99), "schema 99"),
         (lambda content: content.update(surprise=1), "unknown field"),
@@ -134,7 +135,7 @@ def test_how_another_processor_rounds_is_accepted_and_no_more(
     if accepted:
         bundle.verify(trained.folder, Spec())
     else:
-        with pytest.raises(BundleRejected, match="golden latents differs by 0.4"):
+        with pytest.raises(BundleRejected, match=r"golden latents differs by 0\.4"):
             bundle.verify(trained.folder, Spec())
 
 
