@@ -30,6 +30,8 @@ from market.bars import BAR, MINUTE_MS, Bars
 from trading_worker.wave import MinuteBars
 
 ASK_AT_MOST = 2
+REMEMBERED = 8
+"""Bars of each series that are remembered after they have left, to tell a repetition from a revision."""
 NEVER = -1
 """`fed` of a series of which no bar was ever delivered: nothing before its first bar is missing."""
 
@@ -75,9 +77,19 @@ class _Series:
 
     fed: int
     absent_waves: int = 0
-    last: np.void | None = None
+    recent: dict[int, np.void] = field(default_factory=dict)
     held: dict[int, np.void] = field(default_factory=dict)
     asked: Counter[int] = field(default_factory=Counter)
+
+    def leave(self, time_ms: int, bar: np.void) -> None:
+        """Its bar of the wave at `time_ms` leaves, and with it all that was held."""
+        self.recent.update(self.held)
+        self.recent[time_ms] = bar
+        for close in sorted(self.recent)[:-REMEMBERED]:
+            del self.recent[close]
+        self.held.clear()
+        self.asked.clear()
+        self.fed, self.absent_waves = time_ms, 0
 
 
 def gather(time_ms: int, found: Iterable[tuple[int, np.void]]) -> MinuteBars:
@@ -166,24 +178,23 @@ class WaveAssembler:
                 series.asked[close] += 1
 
     def known(self, row: int, close: int) -> np.void | None:
-        """The bar of `row` that closes at `close`, if it waits or was the last to leave."""
+        """The bar of `row` that closes at `close`, if it waits or left not long ago."""
         series = self._series[row]
-        if close == series.fed:
-            return series.last
-        return series.held.get(close) if close in series.held else self._pending.get(close, {}).get(row)
+        for bars in (series.recent, series.held):
+            if close in bars:
+                return bars[close]
+        return self._pending.get(close, {}).get(row)
 
     def offer(self, row: int, bar: np.void) -> Offer:
         """Take one closed bar of series `row`; what it answers other than `WAVE` and `LATE` was not taken."""
         series, close = self._series[row], int(bar["close_time"])
         if (close + 1) % MINUTE_MS or int(bar["open_time"]) != close - MINUTE_MS + 1:
             return Offer.OFF_GRID
-        if close < series.fed:
-            return Offer.OLDER
         known = self.known(row, close)
         if known is not None:
             return Offer.REPEATED if _same(known, bar) else Offer.REVISED
-        if close == series.fed:
-            return Offer.REPEATED
+        if close <= series.fed:
+            return Offer.REPEATED if close == series.fed else Offer.OLDER
         if close <= self.wave_ms:
             series.held[close] = bar
             return Offer.LATE
@@ -220,9 +231,7 @@ class WaveAssembler:
                 continue
             for close, held in series.held.items():
                 late.setdefault(close, []).append((row, held))
-            series.held.clear()
-            series.asked.clear()
-            series.fed, series.last, series.absent_waves = time_ms, bar, 0
+            series.leave(time_ms, bar)
         self.wave_ms = time_ms
         self._waited = self._rows_waited()
         now = gather(time_ms, present.items())

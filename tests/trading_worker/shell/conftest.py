@@ -10,15 +10,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pytest
+from aiohttp import web
 
-from features import DECISION_SPEC
+from features import DECISION_SPEC, DecisionSpec
 from market.simulator.server import Simulator
 from market.sources import open_source
 from models_registry import bundle
-from models_registry.runtime import Predictor
 from trading_worker.replay import plain_predictor
-from trading_worker.settings import WorkerSettings, load
+from trading_worker.settings import WorkerSettings
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.worker import run_worker
 
@@ -28,9 +27,9 @@ SOURCE = "synthetic:seed=7,symbols=3,edge=planted,start=2026-01-05"
 MINUTE_MS = 60_000
 
 
-def write_bundle(folder: Path, name: str, **changes: Any) -> Path:
+def write_bundle(folder: Path, name: str, spec: DecisionSpec = DECISION_SPEC, **changes: Any) -> Path:
     """A bundle of plain versions only, with real golden outputs; `changes` replace fields of its manifest."""
-    manifest = msgspec.structs.replace(plain_predictor().manifest, bundle_version=name, **changes)
+    manifest = msgspec.structs.replace(plain_predictor(spec).manifest, bundle_version=name, **changes)
     rng = np.random.default_rng(3)
     rows, width = 8, len(manifest.decision_spec.names)
     golden = {
@@ -71,11 +70,64 @@ class FakeRegistry:
         return Path(folder)
 
 
+class RegistryServer:
+    """The few routes of an MLflow server that a worker asks, over real HTTP; `registry` says what it knows."""
+
+    def __init__(self, registry: FakeRegistry) -> None:
+        self.registry = registry
+        self.url = ""
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> RegistryServer:
+        app = web.Application()
+        api, artifacts = "/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts"
+        app.add_routes(
+            [
+                web.get(f"{api}/registered-models/alias", self._alias),
+                web.get(f"{api}/model-versions/get-download-uri", self._uri),
+                web.get(artifacts, self._list),
+                web.get(artifacts + "/{version}/{file}", self._file),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _alias(self, _: web.Request) -> web.Response:
+        if self.registry.alias is None:
+            body = {"error_code": "INVALID_PARAMETER_VALUE", "message": "Registered model alias champion not found."}
+            return web.json_response(body, status=400)
+        return web.json_response({"model_version": {"version": self.registry.alias}})
+
+    async def _uri(self, request: web.Request) -> web.Response:
+        return web.json_response({"artifact_uri": f"mlflow-artifacts:/{request.query['version']}"})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        folder = self.registry.folders[request.query["path"].strip("/")]
+        files = [{"path": path.name, "is_dir": False, "file_size": path.stat().st_size} for path in folder.iterdir()]
+        return web.json_response({"files": files})
+
+    async def _file(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(self.registry.folders[request.match_info["version"]] / request.match_info["file"])
+
+
 def cached_bundle(state_dir: Path, version: str = "1", name: str = "plain-1") -> None:
     """Put a bundle into a worker's cache as its last good one."""
     folder = state_dir / "bundles"
     write_bundle(folder / version, name)
     (folder / "last_good.json").write_text(f'{{"version":"{version}"}}')
+
+
+def champion(folder: Path, registry: FakeRegistry, version: str, **options: Any) -> None:
+    """Write a bundle, register it and make it champion."""
+    registry.folders[version] = write_bundle(folder / f"registered-{version}", f"plain-{version}", **options)
+    registry.alias = version
 
 
 def worker_environment(tmp_path: Path, simulator_url: str, **more: str) -> dict[str, str]:
@@ -117,12 +169,3 @@ async def until(condition: Callable[[], bool]) -> None:
     """Return when `condition` holds; the test's own time limit ends a wait in vain."""
     while not condition():  # noqa: ASYNC110 - the board is plain data, without events to wait for
         await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-def plain() -> Predictor:
-    """The plain versions of all models."""
-    return plain_predictor()
-
-
-__all__ = ["load"]

@@ -164,7 +164,7 @@ async def test_a_missing_minute_is_fetched_before_the_next_bar_of_its_series() -
     await line.say("A", 1)
     assert line.board.rejected == {}, "the stream's own copy of a fetched bar is no fault"
     await line.say("A", 1)
-    assert line.board.rejected == {"it is older than the last bar": 1}
+    assert line.board.rejected == {"it repeats a bar that is already here": 1}
 
 
 async def test_at_the_deadline_rest_is_asked_and_without_an_answer_the_absentee_is_named() -> None:

@@ -94,6 +94,12 @@ def test_what_was_taken_already_is_told_apart_from_what_is_new() -> None:
     waves.ready()
     assert waves.offer(0, bar(0)) is Offer.REPEATED
     assert waves.offer(0, bar(0, price=101.0)) is Offer.REVISED
+    for minute in range(1, 20):
+        waves.offer(0, bar(minute))
+        waves.ready()
+    assert waves.offer(0, bar(18)) is Offer.REPEATED
+    assert waves.offer(0, bar(18, price=101.0)) is Offer.REVISED
+    assert waves.offer(0, bar(0)) is Offer.OLDER
     shifted = bar(1).copy()
     shifted["open_time"] += 1
     shifted["close_time"] += 1

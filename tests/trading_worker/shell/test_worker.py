@@ -1,0 +1,275 @@
+"""The whole worker on the simulated exchange, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from features import DECISION_SPEC, DecisionSpec
+from market.simulator.faults import BarName, Corruption, FaultRequest
+from market.simulator.server import Simulator
+from market.sources import open_source
+from tests.trading_worker.shell.conftest import (
+    MINUTE_MS,
+    SOURCE,
+    START_MS,
+    FakeRegistry,
+    RegistryServer,
+    cached_bundle,
+    champion,
+    simulated,
+    until,
+    worker_environment,
+    working,
+    write_bundle,
+)
+from trading_worker import journal
+from trading_worker.events import (
+    INPUT,
+    OPERATIONAL,
+    AnyEvent,
+    BundleRefused,
+    BundleSwapped,
+    PositionClosed,
+    Signal,
+    WaveClosed,
+    canonical,
+    digest,
+    kind,
+)
+from trading_worker.replay import plain_predictor, replay
+from trading_worker.settings import load
+from trading_worker.shell import feed
+from trading_worker.shell.metrics import Board
+from trading_worker.shell.publish import Publisher
+from trading_worker.shell.snapshot_store import SnapshotStore
+from trading_worker.shell.worker import run_worker
+
+MINUTES = 180
+END_MS = START_MS + MINUTES * MINUTE_MS
+
+
+@asynccontextmanager
+async def exchange_and_worker(folder: Path, consumers: int = 1) -> AsyncIterator[tuple[Simulator, Board]]:
+    """A ready worker with a cached bundle on an exchange that moves when it is stepped."""
+    cached_bundle(folder / "state")
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(simulated(consumers=consumers, stepped=True))
+        board = await stack.enter_async_context(working(load(worker_environment(folder, simulator.url))))
+        await until(lambda: board.ready)
+        yield simulator, board
+
+
+def journaled(folder: Path) -> list[AnyEvent]:
+    """What a worker has written down."""
+    return [entry.event for entry in journal.read(folder / "state" / "journal")]
+
+
+def history(folder: Path, minutes: int = MINUTES) -> list[AnyEvent]:
+    """The same market as a backtest."""
+    source = open_source(SOURCE)
+    end_ms = START_MS + minutes * MINUTE_MS
+    since_ms = START_MS - 30 * 1440 * MINUTE_MS
+    bars = {symbol: source.klines(symbol, since_ms, end_ms) for symbol in source.symbols()}
+    funding = {symbol: source.funding(symbol, since_ms, end_ms) for symbol in source.symbols()}
+    settings = load(worker_environment(folder, "http://none")).engine()
+    predictor = plain_predictor()
+    object.__setattr__(predictor, "manifest", _named(predictor.manifest, "plain-1"))
+    return replay(bars, funding, predictor, settings, start_ms=START_MS).events
+
+
+def _named(manifest: object, name: str) -> object:
+    import msgspec
+
+    return msgspec.structs.replace(manifest, bundle_version=name)  # type: ignore[type-var]
+
+
+def decisions(events: list[AnyEvent]) -> list[bytes]:
+    """What was decided and how it ended, without who was absent and what was refused."""
+    return [canonical(event) for event in events if not isinstance(event, (WaveClosed, *INPUT, *OPERATIONAL))]
+
+
+def feature_state(folder: Path) -> dict[str, bytes]:
+    """The features' state, byte by byte, as the worker stored it last."""
+    body, _ = next(SnapshotStore(folder / "state" / "snapshots").newest_first())
+    return {name: data for name, data in body.arrays.items() if name.startswith("state.")}
+
+
+async def test_live_decides_what_history_decides_to_the_bit(tmp_path: Path) -> None:
+    async with exchange_and_worker(tmp_path) as (simulator, board):
+        await simulator.step(MINUTES)
+    live = journaled(tmp_path)
+    assert Counter(map(kind, live))["position_closed"] >= 3
+    assert digest(live) == digest(history(tmp_path))
+    assert (board.waves, board.waves_missed, board.waves_cut, board.bars_fetched) == (MINUTES // 5, 0, 0, 0)
+    assert board.outcomes.total() == sum(isinstance(event, PositionClosed) for event in live)
+
+
+async def test_stream_faults_are_repaired_counted_and_change_no_decision(tmp_path: Path) -> None:
+    def name(symbol: str, minute: int) -> BarName:
+        return BarName(symbol, START_MS + minute * MINUTE_MS)
+
+    kinds = ("high_below_low", "nan", "negative_volume", "zero_price", "unknown_symbol", "garbage")
+    faults = FaultRequest(
+        drop_closed=[name("ETHUSDT", 4), name("SOLUSDT", 9), name("SOLUSDT", 10)],
+        late_closed=[name("BTCUSDT", 14)],
+        duplicate_closed=[name("BTCUSDT", 19), name("ETHUSDT", 21)],
+        corrupt=[Corruption("ETHUSDT", START_MS + (24 + 5 * i) * MINUTE_MS, kind) for i, kind in enumerate(kinds)],
+        revise_closed=[name("SOLUSDT", 60)],
+    )
+    async with exchange_and_worker(tmp_path) as (simulator, board):
+        simulator.faults.add(faults)
+        await simulator.step(80)
+        simulator.hub.cut()
+        await simulator.step(MINUTES - 80)
+    assert decisions(journaled(tmp_path)) == decisions(history(tmp_path))
+    assert (board.waves, board.waves_missed) == (MINUTES // 5, 0)
+    assert board.rejected["it repeats a bar that is already here"] == 2
+    assert board.rejected.total() == 2 + len(kinds)
+    assert board.bars_revised == 1
+    assert board.reconnects.total() == 1
+
+
+async def test_a_bar_that_the_venue_lacks_is_named_absent_and_the_wave_is_not_missed(tmp_path: Path) -> None:
+    async with exchange_and_worker(tmp_path) as (simulator, board):
+        simulator.faults.add(FaultRequest(withhold=[BarName("ETHUSDT", START_MS + 9 * MINUTE_MS)]))
+        await simulator.step(20)
+    cut = [event for event in journaled(tmp_path) if isinstance(event, WaveClosed) and event.absent]
+    assert [(event.time_ms, event.absent) for event in cut] == [(START_MS + 10 * MINUTE_MS - 1, ("ETHUSDT",))]
+    assert (board.waves, board.waves_missed, board.waves_cut) == (4, 0, 1)
+
+
+async def test_the_alias_moves_and_the_running_worker_swaps_without_missing_a_wave(tmp_path: Path) -> None:
+    registry = FakeRegistry()
+    champion(tmp_path, registry, "1")
+    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
+        async with working(settings) as board:
+            await until(lambda: board.ready)
+            await simulator.step(60)
+            bad = write_bundle(tmp_path / "bad", "bad")
+            (bad / "golden.npz").write_bytes(b"no")
+            registry.folders["2"], registry.alias = bad, "2"
+            await until(lambda: board.refusals_total == 1)
+            assert (board.ready, board.bundle) == (True, "1")
+            champion(tmp_path, registry, "3")
+            await until(lambda: board.swaps_total == 1)
+            await simulator.step(120)
+    events = journaled(tmp_path)
+    [swap] = [event for event in events if isinstance(event, BundleSwapped)]
+    [refused] = [event for event in events if isinstance(event, BundleRefused)]
+    assert (swap.old, swap.new, swap.warmed) == ("plain-1", "plain-3", False)
+    assert refused.bundle == "2"
+    assert "sha256" in refused.reason
+    assert "sha256" in board.refused[0].reason
+    bundles = {event.bundle for event in events if isinstance(event, Signal)}
+    assert bundles == {"plain-1", "plain-3"}
+    assert (board.waves, board.waves_missed, board.bundle) == (36, 0, "3")
+    assert [(shown.previous, shown.version) for shown in board.swaps] == [("1", "3")]
+
+
+async def test_a_bundle_with_another_decision_spec_warms_its_own_state_and_then_decides_like_one_from_the_start(
+    tmp_path: Path,
+) -> None:
+    other = DecisionSpec(stale_after=4)
+    specs = {spec.id: spec for spec in (DECISION_SPEC, other)}
+    registry = FakeRegistry()
+    champion(tmp_path, registry, "1")
+    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
+        async with working(settings, specs=specs) as board:
+            await until(lambda: board.ready)
+            await simulator.step(33)
+            champion(tmp_path, registry, "2", spec=other)
+            # Waves go on while the second state is warmed.
+            playing = asyncio.create_task(simulator.step(57))
+            await until(lambda: board.swaps_total == 1)
+            await playing
+            assert (board.decision_spec, board.waves, board.waves_missed) == (other.id, 18, 0)
+    [swap] = [event for event in journaled(tmp_path) if isinstance(event, BundleSwapped)]
+    assert swap.warmed
+    fresh = tmp_path / "fresh"
+    registry_of_one = FakeRegistry()
+    champion(fresh, registry_of_one, "2", spec=other)
+    async with RegistryServer(registry_of_one) as server, simulated(stepped=True) as simulator:
+        settings = load(worker_environment(fresh, simulator.url, MLFLOW_TRACKING_URI=server.url))
+        async with working(settings, specs=specs) as board:
+            await until(lambda: board.ready)
+            await simulator.step(90)
+
+    swapped_state, fresh_state = feature_state(tmp_path), feature_state(fresh)
+    assert swapped_state == fresh_state
+
+
+async def test_without_any_bundle_it_waits_and_says_so_until_there_is_one(tmp_path: Path) -> None:
+    registry = FakeRegistry()
+    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
+        async with working(settings) as board:
+            await until(lambda: "names no champion" in board.waiting.get("bundle", ""))
+            assert not board.ready
+            champion(tmp_path, registry, "1")
+            await until(lambda: board.ready)
+            assert (board.bundle, board.bundle_from) == ("1", "registry")
+
+
+async def test_a_restart_goes_on_from_its_snapshot_with_its_counts(tmp_path: Path) -> None:
+    cached_bundle(tmp_path / "state")
+    async with simulated(stepped=True) as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url))
+        async with working(settings) as board:
+            await until(lambda: board.ready)
+            await simulator.step(70)
+        # Time passes while nobody listens: what closes meanwhile is settled before it is ready.
+        simulator.consumers = 0
+        await simulator.step(40)
+        simulator.consumers = 1
+        async with working(settings) as again:
+            await until(lambda: again.ready)
+            assert again.wave_ms == START_MS + 110 * MINUTE_MS - 1
+            await simulator.step(MINUTES - 110)
+    assert "snapshot" in again.origin
+    assert (again.epoch, again.waves, again.waves_missed) == (2, MINUTES // 5, 0)
+    assert again.signals_total > board.signals_total
+    assert digest(journaled(tmp_path)) == digest(history(tmp_path))
+
+
+async def test_streams_that_acknowledge_and_stay_silent_are_replaced_by_rest_and_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "TICK_S", 0.01)
+
+    def misrouted(root: str, symbols: list[str]) -> list[str]:
+        return [f"{root}/public/stream?streams={'/'.join(f'{symbol.lower()}@kline_1m' for symbol in symbols)}"]
+
+    monkeypatch.setattr(feed, "kline_stream_urls", misrouted)
+    async with exchange_and_worker(tmp_path, consumers=0) as (simulator, board):
+        for minute in range(1, 13):
+            await simulator.step(1)
+            due_ms = START_MS + (minute - 1) * MINUTE_MS - 1
+            await until(lambda due_ms=due_ms: board.wave_ms >= due_ms)
+        await until(lambda: board.reconnects["silent streams"] >= 1)
+    assert board.messages == 0
+    assert board.waves_missed == 0
+    assert board.waves == 2
+
+
+async def test_what_fails_inside_ends_the_worker_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_bundle(tmp_path / "state")
+
+    async def broken(self: Publisher) -> None:
+        raise RuntimeError("the publisher broke")
+
+    monkeypatch.setattr(Publisher, "run", broken)
+    async with simulated() as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url))
+        with pytest.raises(ExceptionGroup) as caught:
+            await run_worker(settings, stop=asyncio.Event())
+    assert caught.group_contains(RuntimeError, match="the publisher broke")
