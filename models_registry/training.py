@@ -32,6 +32,7 @@ from models_registry.manifest import (
     TrainingRecord,
     encode,
 )
+from models_registry.probe import OUTCOME_LOG_LOSS, outcome_probe
 from models_registry.runtime import Embedder
 from models_registry.structure_autoencoder import AutoencoderConfig, Progress, WindowSplit
 from models_registry.training_set import LIVE, Split, TrainingSet, split_in_time
@@ -101,7 +102,8 @@ def train_structure_autoencoder(
 ) -> Component:
     """Train the autoencoder into `folder`.
 
-    It takes the unlabelled windows, or the labelled rows' where those are too few. Without TensorFlow the
+    It takes the unlabelled windows, or the labelled rows' where those are too few. What its latents know of
+    outcomes is measured by a probe. Without TensorFlow the
     component is its plain version, with that reason; raises `NotEnoughData` with too few windows.
     """
     folder = _fresh(folder)
@@ -114,6 +116,12 @@ def train_structure_autoencoder(
         component = structure_autoencoder.train(windows, settings, folder, progress)
     except TrainingUnavailable as error:
         component = Component(version="none", served=None, format=None, fallback=str(error))
+    latents, _ = _embed(Embedder(folder, component), rows.windows)
+    probe = outcome_probe(rows, split, latents, config.seed)
+    if probe is not None:
+        component = msgspec.structs.replace(
+            component, metrics={OUTCOME_LOG_LOSS: probe, **component.metrics}, headline=OUTCOME_LOG_LOSS
+        )
     return _save(folder, component)
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models_registry.manifest import Component, Manifest
-from perpforge.demo.summary import BundleReport, ModelScore
+from models_registry.manifest import Component, Manifest, Metric
+from perpforge.demo.summary import BundleReport, ModelScore, Score
 
 if TYPE_CHECKING:
     from perpforge.demo.building import GateVerdict
+
+RECONSTRUCTION = "reconstruction_error"
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,31 @@ def read_trades(journal: Path) -> Trades:
     )
 
 
-def score(component: Component) -> ModelScore | None:
-    """A component's headline metric; None when it was not measured."""
-    metric = component.metrics.get(component.headline or "")
-    if metric is None or metric.value is None or metric.baseline is None or metric.interval is None:
-        return None
+def score(component: Component) -> ModelScore:
+    """A component's headline metric, and an autoencoder's compression beside it."""
+    headline = component.headline or ""
+    reconstruction = component.metrics.get(RECONSTRUCTION) if headline != RECONSTRUCTION else None
     return ModelScore(
-        metric=metric.value,
-        metric_name=(component.headline or "").replace("_", " "),
-        baseline=metric.baseline,
-        baseline_name=metric.baseline_name,
-        interval=metric.interval,
-        rows=metric.rows,
+        **_plain(headline, component.metrics.get(headline)),
         served=component.format or f"fallback: {component.fallback}",
+        compression=Score(**_plain(RECONSTRUCTION, reconstruction)) if reconstruction else None,
     )
+
+
+def _plain(name: str, metric: Metric | None) -> dict[str, Any]:
+    metric = metric or Metric(value=None)
+    return {
+        "metric": metric.value,
+        "metric_name": name.replace("_", " "),
+        "baseline": metric.baseline,
+        "baseline_name": metric.baseline_name,
+        "interval": metric.interval,
+        "rows": metric.rows,
+    }
 
 
 def bundle_report(manifest: Manifest, decision: GateVerdict, override: str | None) -> BundleReport:
     """One bundle as the summary shows it."""
-    scores: dict[str, Any] = {name: score(component) for name, component in manifest.components.items()}
     return BundleReport(
         version=decision.version,
         promoted=decision.promoted,
@@ -76,5 +84,5 @@ def bundle_report(manifest: Manifest, decision: GateVerdict, override: str | Non
         override=override,
         training_rows=manifest.training.rows,
         live_labels=manifest.training.live_labels,
-        models={name: found for name, found in scores.items() if found is not None},
+        models={name: score(component) for name, component in manifest.components.items()},
     )

@@ -9,24 +9,31 @@ from rich.console import Console
 from rich.table import Table
 
 
-class ModelScore(msgspec.Struct, frozen=True, kw_only=True):
-    """One model on data it has not seen, beside its baseline."""
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """One number on held-out data beside its baseline. Every score here is better when lower."""
 
-    metric: float
-    """The model's score; `metric_name` says which, and every score here is better when lower."""
+    metric: float | None
     metric_name: str
-    baseline: float
+    baseline: float | None
     baseline_name: str
-    interval: tuple[float, float]
-    """95 % interval of the improvement over the baseline (baseline minus model): wholly above zero is skill."""
+    interval: tuple[float, float] | None
+    """95 % interval of the improvement over the baseline (baseline minus model): wholly above zero is skill. None
+    when the held-out window is too short to say."""
     rows: int
-    served: str
-    """The format that the worker runs, or the fallback's name."""
 
     @property
     def skill(self) -> bool:
         """Whether the sample shows an improvement over the baseline."""
-        return self.interval[0] > 0
+        return self.interval is not None and self.interval[0] > 0
+
+
+class ModelScore(Score, frozen=True, kw_only=True):
+    """How well one model tells wins from losses, in data it has not seen."""
+
+    served: str
+    """The format that the worker runs, or the fallback's name."""
+    compression: Score | None = None
+    """Of an autoencoder: how well it compresses windows. That it does says nothing about the market's edge."""
 
 
 class BundleReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,17 +111,17 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
 def _model_lines(bundle: BundleReport) -> list[tuple[str, str, str, str, str]]:
     lines = []
     for name, score in bundle.models.items():
-        low, high = score.interval
-        lines.append(
-            (
-                f"{name} ({score.served})",
-                f"{score.metric_name} {score.metric:.4f}",
-                f"{score.baseline_name} {score.baseline:.4f}",
-                f"{low:+.4f} … {high:+.4f}",
-                "skill" if score.skill else "no skill shown",
-            )
-        )
+        lines.append(_line(f"{name} ({score.served})", score, "skill", "no skill shown"))
+        if score.compression is not None:
+            lines.append(_line("  as compression, not skill", score.compression, "better", "not shown to be better"))
     return lines
+
+
+def _line(name: str, score: Score, yes: str, no: str) -> tuple[str, str, str, str, str]:
+    value = "–" if score.metric is None else f"{score.metric_name} {score.metric:.4f}"
+    baseline = "–" if score.baseline is None else f"{score.baseline_name} {score.baseline:.4f}"
+    interval = "–" if score.interval is None else f"{score.interval[0]:+.4f} … {score.interval[1]:+.4f}"
+    return name, value, baseline, interval, yes if score.skill else no
 
 
 def show(summary: Summary, console: Console) -> None:
