@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models_registry.logistic import fit_logistic
+
 Floats = NDArray[np.floating]
 EDGE = 1e-6
 """Probabilities are kept this far from 0 and 1, so that one row cannot cost an infinite log loss."""
@@ -59,8 +61,6 @@ def fit_platt(probability: Floats, won: NDArray[np.bool_], weight: Floats) -> Pl
     A relation that points the wrong way gives slope 0: the map is then the rows' base rate, which says
     nothing about any row, rather than the reverse of what the model learnt.
     """
-    from models_registry.logistic import fit_logistic
-
     coefficients = fit_logistic(logit(probability)[:, None], won, weight, ridge=1e-6)
     if coefficients[1] >= 0:
         return Platt(slope=float(coefficients[1]), intercept=float(coefficients[0]))

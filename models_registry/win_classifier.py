@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry.calibration import Calibration, Platt, sigmoid
+from models_registry.calibration import Calibration, Platt, fit_platt, sigmoid
 from models_registry.calibration import fit as fit_calibration
 from models_registry.errors import NotEnoughData, TrainingUnavailable
 from models_registry.exports import LATENCY_ROWS, best_latency_us, report, sha256_of
@@ -294,10 +294,17 @@ def _importance(booster: Any, names: list[str]) -> dict[str, float]:
 
 
 def _logistic(data: WinRows) -> NDArray[np.float64]:
-    """Held-out probabilities of the logistic regression on the same columns and rows."""
-    fit, held = data.split.fit, data.split.holdout
-    model = StandardLogistic(data.matrix[fit], data.rows.won[fit], data.rows.weight[fit])
-    return model.predict(data.matrix[held])
+    """Held-out probabilities of the logistic regression on the same columns.
+
+    It has what the trees have: the validation rows choose its penalty and calibrate it.
+    """
+    split, won, weight = data.split, data.rows.won, data.rows.weight
+    fit = split.fit[np.unique(np.linspace(0, len(split.fit) - 1, 8000).astype(np.int64))]
+    models = [StandardLogistic(data.matrix[fit], won[fit], weight[fit], ridge) for ridge in (0.01, 0.1, 1.0)]
+    v = split.validation
+    found = [model.predict(data.matrix[v]) for model in models]
+    best = int(np.argmin([np.average(log_loss(won[v], p), weights=weight[v]) for p in found]))
+    return fit_platt(found[best], won[v], weight[v]).apply(models[best].predict(data.matrix[split.holdout]))
 
 
 def _metrics(scored: Scored, logistic: NDArray[np.float64], config: WinConfig) -> dict[str, Metric]:
