@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.decision import DecisionState
-from market.bars import Bars, empty
+from market.bars import MINUTE_MS, Bars, empty
 from market.errors import BarRejected
 from trading_worker import events as kinds
 from trading_worker.engine import Engine
@@ -32,13 +32,16 @@ from trading_worker.wave import MinuteBars, Wave
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How often what is done: `snapshot_ms` of market time between snapshots, and `snapshot_s` of wall time at least.
+    """How often what is done.
 
-    The second keeps a simulated market that runs a thousand times as fast from writing snapshots all the time.
+    `snapshot_ms` of market time lie between snapshots, and `snapshot_s` of wall time at least: a simulated market
+    that runs a thousand times as fast should not write snapshots all the time. After `segment_ms` of market time a
+    journal segment is closed however little it holds, so that labels come back soon.
     """
 
     snapshot_ms: int
     snapshot_s: float = 0.5
+    segment_ms: int = 15 * MINUTE_MS
 
 
 class Conductor:
@@ -71,7 +74,7 @@ class Conductor:
         self._cadence = cadence
         self._wall_ms = wall_ms
         self._queued: list[AnyEvent] = []
-        self._snapshot_ms = engine.time_ms
+        self._snapshot_ms = self._segment_ms = engine.time_ms
         self._snapshot_s = perf_counter()
         self._kept: list[MinuteBars] | None = None
 
@@ -93,6 +96,8 @@ class Conductor:
         self._board.minutes += 1
         self._board.wave_ms = wave.time_ms
         self._board.wave_time.add(perf_counter() - began)
+        if wave.time_ms - self._segment_ms >= self._cadence.segment_ms:
+            self.close_segment()
         elapsed_s = perf_counter() - self._snapshot_s
         if wave.time_ms - self._snapshot_ms >= self._cadence.snapshot_ms and elapsed_s >= self._cadence.snapshot_s:
             self.snapshot()
@@ -144,6 +149,12 @@ class Conductor:
             self._tally.add(event)
         self._queued.clear()
         self._tally.show()
+
+    def close_segment(self) -> None:
+        """Close the journal's segment, if anything is in it, so that it can be published."""
+        self.commit()
+        self.journal.rotate()
+        self._segment_ms = self.engine.time_ms
 
     def snapshot(self) -> None:
         """Store the engine's state, between two waves."""

@@ -159,7 +159,7 @@ class Intake:
     async def observe(self, venue_ms: int) -> None:
         """The venue's time from another source than a stream: waves may be overdue by it."""
         async with self.lock:
-            self.venue_ms = max(self.venue_ms, venue_ms)
+            self.venue_ms = self._board.venue_ms = max(self.venue_ms, venue_ms)
             await self._advance()
 
     async def _pass_time(self, message: KlineMessage) -> None:

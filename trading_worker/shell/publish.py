@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -15,9 +16,11 @@ import pyarrow as pa
 from market.errors import MarketError
 from market.lake import Lake
 from trading_worker.events import kind
-from trading_worker.journal import Entry, Segment, read_segment
+from trading_worker.journal import Entry, Journal, Segment, read_segment
 
 DATASET = "journal"
+KEPT_S = 30 * 86_400.0
+"""How long published segments stay here: far longer than the oldest snapshot or position reaches back."""
 
 
 def table(entries: list[Entry], segment: int) -> pa.Table:
@@ -49,49 +52,65 @@ def publish(lake: Lake, segment: Segment) -> str | None:
 
 
 class Publisher:
-    """Publishes in the background whatever is closed.
+    """Publishes in the background whatever is closed, and removes old segments that the lake has.
 
     Parameters
     ----------
     lake: where to.
-    closed: lists the closed segments, oldest first (`Journal.closed`).
-    rotate: closes the segment in use, if anything is in it; called on the loop, between waves.
-    interval_s: wall seconds after which a segment is closed however little it holds.
+    journal: whose closed segments are published.
+    before: awaited first at each turn; may close the segment in use, between waves.
+    interval_s: wall seconds between two turns.
+    wall_s: this machine's clock in seconds, for the age of files alone.
     done: told how many segments were written; and a reason when the lake refused, None when it works.
     """
 
     def __init__(
         self,
         lake: Lake,
-        closed: Callable[[], list[Segment]],
-        rotate: Callable[[], Awaitable[None]],
+        journal: Journal,
+        before: Callable[[], Awaitable[None]],
         *,
         interval_s: float,
+        wall_s: Callable[[], float],
         done: Callable[[int, str | None], None],
     ) -> None:
         self._lake = lake
-        self._closed = closed
-        self._rotate = rotate
+        self._journal = journal
+        self._before = before
         self._interval_s = interval_s
+        self._wall_s = wall_s
         self._done = done
-        self._published: set[tuple[int, int]] = set()
+        self._published: set[Path] = set()
+        self._seen = -1
 
     async def run(self) -> None:
-        """For ever: let labels come back soon. A lake that refuses is tried again at the next turn."""
+        """For ever. A lake that refuses is tried again at the next turn."""
         while True:
             await asyncio.sleep(self._interval_s)
-            await self._rotate()
-            await self.flush()
+            await self._before()
+            if self._journal.sequence != self._seen:
+                await self.flush()
 
     async def flush(self) -> None:
         """Publish every closed segment that is not yet published."""
+        self._seen = self._journal.sequence
         count = 0
         try:
-            for segment in self._closed():
-                if (segment.epoch, segment.index) not in self._published:
+            for segment in await asyncio.to_thread(self._journal.closed):
+                if segment.path not in self._published:
                     count += await asyncio.to_thread(publish, self._lake, segment) is not None
-                    self._published.add((segment.epoch, segment.index))
+                    self._published.add(segment.path)
+            await asyncio.to_thread(self._prune)
         except (MarketError, OSError) as error:
+            self._seen = -1
             self._done(count, f"journal segments are kept here until the lake takes them: {error}")
             return
         self._done(count, None)
+
+    def _prune(self) -> None:
+        """Remove segments from the oldest on that are published and older than a restart can need."""
+        for path in sorted(self._published):
+            if self._wall_s() - path.stat().st_mtime < KEPT_S:
+                return
+            path.unlink()
+            self._published.discard(path)

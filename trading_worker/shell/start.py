@@ -19,7 +19,7 @@ from market.errors import LakeError, utc
 from market.lake import Lake
 from models_registry.errors import BundleRejected
 from trading_worker.engine import Engine
-from trading_worker.errors import SnapshotRefused
+from trading_worker.errors import SnapshotRefused, WorkerError
 from trading_worker.events import AnyEvent, BundleSwapped, PositionClosed, PositionLost, PositionVoided, Signal
 from trading_worker.settings import EngineSettings
 from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
@@ -31,6 +31,13 @@ from trading_worker.shell.waves import NEVER, WaveAssembler
 
 CHUNK_MS = 12 * 60 * MINUTE_MS
 """Market time fetched in one go while catching up."""
+
+
+class NothingToFollow(WorkerError):
+    """A venue without any USDT perpetual in trading: check BINANCE_BASE_URL."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url} has no USDT perpetual contract in trading")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +53,8 @@ class Standing:
 async def universe(lake: Lake | None, client: MarketDataClient, size: int) -> tuple[str, ...]:
     """The symbols to follow: the lake's newest universe by rank, else the venue's by yesterday's traded value.
 
-    Only contracts that trade now are taken. Raises a `MarketError` when the venue cannot be asked.
+    Only contracts that trade now are taken. Raises a `MarketError` when the venue cannot be asked, `NothingToFollow`
+    when it has no such contract.
     """
     tradable = [info.symbol for info in (await client.exchange_info()).symbols if info.tradable]
     try:
@@ -56,6 +64,8 @@ async def universe(lake: Lake | None, client: MarketDataClient, size: int) -> tu
     known = [symbol for symbol in ranked if symbol in set(tradable)]
     if not known:
         known = tradable if len(tradable) <= size else await _by_value(client, tradable)
+    if not known:
+        raise NothingToFollow(client.base_url)
     return tuple(known[:size])
 
 

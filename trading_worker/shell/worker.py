@@ -47,7 +47,8 @@ LIVE_ATTEMPTS = 2
 """How often a read is sent while waves wait for it; at the start it may take longer."""
 FUNDING_BACK_MS = 48 * 60 * 60_000
 """How far back fundings are read: two of the longest intervals show the interval."""
-PUBLISH_S = 5.0
+PUBLISH_S = 2.0
+"""Wall seconds between two looks for segments to publish."""
 
 T = TypeVar("T")
 
@@ -84,19 +85,21 @@ async def run_worker(
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            await running
-        await _cancelled(running)
+        await _ended(running)
         await worker.finish()
     finally:
         stopping.cancel()
-        await _cancelled(running)
+        running.cancel()
+        await asyncio.wait({running})
         await worker.close()
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel `task` and wait for its end; what it failed with, before or meanwhile, is raised."""
     task.cancel()
     await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
 
 
 class Worker:
@@ -117,6 +120,7 @@ class Worker:
         self._conductor: Conductor | None = None
         self._publisher: Publisher | None = None
         self._lock = asyncio.Lock()
+        self._messages = 0
 
     async def run(self) -> None:
         """Start, then work until cancelled."""
@@ -157,7 +161,12 @@ class Worker:
             server_time=self._quick.server_time,
         )
         self._publisher = Publisher(
-            self._lake, journal.closed, self._rotate, interval_s=PUBLISH_S, done=self._published
+            self._lake,
+            journal,
+            self._close_idle_segment,
+            interval_s=PUBLISH_S,
+            wall_s=time.time,
+            done=self._published,
         )
         log.info("caught up to %s, state from %s", utc(board.wave_ms), board.origin)
         async with asyncio.TaskGroup() as group:
@@ -172,7 +181,7 @@ class Worker:
         self._conductor.commit()
         self._conductor.snapshot()
         if self._publisher is not None:
-            self._conductor.journal.rotate()
+            self._conductor.close_segment()
             await self._publisher.flush()
 
     async def close(self) -> None:
@@ -339,9 +348,12 @@ class Worker:
 
     # The lake
 
-    async def _rotate(self) -> None:
-        async with self._lock:
-            self._running().journal.rotate()
+    async def _close_idle_segment(self) -> None:
+        """When nothing has come since the last look (a market that stands still), do not wait for the next wave."""
+        messages, self._messages = self._messages, self._board.messages
+        if messages == self._messages:
+            async with self._lock:
+                self._running().close_segment()
 
     def _published(self, count: int, failure: str | None) -> None:
         self._board.segments_published += count

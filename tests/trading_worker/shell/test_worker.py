@@ -239,6 +239,27 @@ async def test_a_restart_goes_on_from_its_snapshot_with_its_counts(tmp_path: Pat
     assert digest(journaled(tmp_path)) == digest(history(tmp_path))
 
 
+@pytest.mark.parametrize("damage", ["removed", "corrupt"])
+async def test_without_a_readable_snapshot_the_journal_says_which_positions_were_open(
+    tmp_path: Path, damage: str
+) -> None:
+    cached_bundle(tmp_path / "state")
+    async with simulated(stepped=True) as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url))
+        async with working(settings) as board:
+            await until(lambda: board.ready)
+            await simulator.step(70)
+        assert board.open_positions
+        for path in (tmp_path / "state" / "snapshots").iterdir():
+            path.unlink() if damage == "removed" else path.write_bytes(path.read_bytes()[:-1])
+        async with working(settings) as again:
+            await until(lambda: again.ready)
+            assert again.positions == board.positions
+            await simulator.step(MINUTES - 70)
+    assert "cold backfill" in again.origin
+    assert digest(journaled(tmp_path)) == digest(history(tmp_path))
+
+
 async def test_streams_that_acknowledge_and_stay_silent_are_replaced_by_rest_and_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
