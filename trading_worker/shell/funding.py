@@ -55,7 +55,8 @@ class FundingBook:
         self._rate = np.full(len(self._symbols), np.nan)
         self._next_ms = np.full(len(self._symbols), -1, dtype=np.int64)
         self._valid_until = -1
-        self._asked_until = start_ms
+        self._asked_until = _settled_hour(start_ms)
+        self._awaited: tuple[int, list[int]] = (-1, [])
         self.failure: str | None = None
         """Why the last question to REST failed, None when it did not."""
 
@@ -68,7 +69,7 @@ class FundingBook:
     async def load(self, start_ms: int, end_ms: int) -> None:
         """Fetch what was charged in [start_ms, end_ms); a `MarketError` when that is not possible."""
         await self._fetch_all(start_ms, end_ms)
-        self._asked_until = max(self._asked_until, end_ms // HOUR_MS * HOUR_MS)
+        self._asked_until = max(self._asked_until, _settled_hour(end_ms))
 
     async def before(self, time_ms: int) -> FundingNow:
         """What the wave that closes at `time_ms` is told; asks REST first where a whole hour has passed."""
@@ -87,18 +88,23 @@ class FundingBook:
                 due = between(fundings, int(self._charged_until[row]) + 1, time_ms + 1)
                 if due.size:
                     charged[row] = due["funding_rate"].sum()
-        self._charged_until[:] = np.maximum(self._charged_until, time_ms)
+                    self._charged_until[row] = due["funding_time"][-1]
         return FundingNow(self._rate.copy(), self._next_ms.copy(), charged)
 
     async def _refresh(self, hour_ms: int, time_ms: int) -> None:
         """Ask for the fundings of a whole hour; again every minute while some that were due have not appeared."""
-        due = np.flatnonzero((self._next_ms >= 0) & (self._next_ms <= time_ms))
+        if self._awaited[0] != hour_ms:
+            # Due by what was known before the hour; afterwards a funding that did not come is passed over.
+            self._look_up(hour_ms - 1)
+            self._valid_until = -1
+            due = np.flatnonzero((self._next_ms >= 0) & (self._next_ms <= time_ms))
+            self._awaited = hour_ms, due.tolist()
         self.failure = None
         try:
             await self._fetch_all(hour_ms - LONGEST_MS, time_ms + 1)
         except MarketError as error:
             self.failure = f"fundings cannot be fetched: {error}"
-        settled = all(self._last_ms(row) >= hour_ms for row in due.tolist())
+        settled = all(self._last_ms(row) >= hour_ms for row in self._awaited[1])
         if (settled and self.failure is None) or time_ms >= hour_ms + RETRY_MS:
             self._asked_until = hour_ms
 
@@ -135,3 +141,8 @@ class FundingBook:
             if self._next_ms[row] > 0:
                 valid = min(valid, int(self._next_ms[row]))
         self._valid_until = valid
+
+
+def _settled_hour(time_ms: int) -> int:
+    """The last whole hour of which all is surely known at `time_ms`."""
+    return (time_ms - RETRY_MS) // HOUR_MS * HOUR_MS
