@@ -103,8 +103,8 @@ def train_structure_autoencoder(
     """Train the autoencoder into `folder`.
 
     It takes the unlabelled windows, or the labelled rows' where those are too few. What its latents know of
-    outcomes is measured by a probe. Without TensorFlow the
-    component is its plain version, with that reason; raises `NotEnoughData` with too few windows.
+    outcomes is measured by a probe. Without TensorFlow the component is its plain version, with that reason;
+    raises `NotEnoughData` with too few windows.
     """
     folder = _fresh(folder)
     settings = replace(config.autoencoder, seed=config.seed)

@@ -39,7 +39,8 @@ def test_the_manifest_records_what_was_seen(trained: TrainedBundle, planted_set:
     assert trained.manifest.parent == "1"
     assert trained.manifest.plan["horizon_minutes"] == 240
     assert trained.manifest.decision_spec.names == list(planted.NAMES)
-    assert set(trained.manifest.metrics) == {f"{AUTOENCODER}.reconstruction_error", f"{WIN}.log_loss"}
+    assert set(trained.manifest.metrics) == {f"{AUTOENCODER}.outcome_log_loss", f"{WIN}.log_loss"}
+    assert not trained.manifest.metrics[f"{AUTOENCODER}.outcome_log_loss"].skill, "nothing is planted in the windows"
 
 
 def test_a_bundle_of_plain_versions_works(planted_set: TrainingSet, tmp_path: Path) -> None:
