@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from orchestration.partitions import DAYS
-
 INGEST = ("universe", "klines", "funding", "features")
 LEARN = (
     "labels",
@@ -18,7 +16,7 @@ LEARN = (
 )
 
 ingest = dg.define_asset_job(
-    "ingest", dg.AssetSelection.assets(*INGEST), partitions_def=DAYS, description="A day, or a range of days, of data."
+    "ingest", dg.AssetSelection.assets(*INGEST), description="A day, or a range of days, of data."
 )
 
 ingest_journals = dg.define_asset_job(
@@ -28,7 +26,6 @@ ingest_journals = dg.define_asset_job(
 retrain = dg.define_asset_job(
     "retrain",
     dg.AssetSelection.assets(*INGEST, "live_labels", *LEARN),
-    partitions_def=DAYS,
     description="Bring the klines up to the days that live labels are from, learn again, and let the gate decide.",
 )
 

@@ -117,7 +117,7 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     rounds: int = Field(default=400, description="Most rounds of the win model.", ge=1)
     fewest_rows: int = Field(default=500, description="Fewer labels than this are not fitted to.", ge=10)
     min_confidence: float = Field(default=0.35, description="Win probability from which a candidate counts as traded.")
-    quantise: bool = Field(default=True, description="Serve INT8 where it passes; ENABLE_QUANTIZATION.")
+    quantise: bool = Field(default=True, description="Serve INT8 where it passes, else fp32.")
 
     def plan(self) -> TradePlan:
         """Where stop, target and expiry lie."""
@@ -192,5 +192,13 @@ def from_environment() -> dict[str, object]:
             home=text("MLFLOW_HOME", environment.MLFLOW_HOME),
             ledger=text("LEDGER_PATH", environment.LEDGER_PATH),
         ),
-        "training": TrainingSettings(),
+        "training": TrainingSettings(
+            seed=whole("TRAINING_SEED", 7),
+            history_days=whole("TRAINING_HISTORY_DAYS", 90),
+            epochs=whole("TRAINING_EPOCHS", 20),
+            max_windows=whole("TRAINING_MAX_WINDOWS", 30_000),
+            # Dagster's variables are texts and whole numbers: these are read here.
+            holdout_hours=float(environment.now("TRAINING_HOLDOUT_HOURS", "48")),
+            min_confidence=float(environment.now("MIN_CONFIDENCE", "0.35")),
+        ),
     }

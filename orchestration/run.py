@@ -25,11 +25,14 @@ concurrency:
 """
 """`dagster.yaml` of a home folder: what the project's own says, with Dagster's own places below the folder."""
 
-IN_PROCESS = SETTINGS + """\
+IN_PROCESS = (
+    SETTINGS
+    + """\
 compute_logs:
   module: dagster._core.storage.noop_compute_log_manager
   class: NoOpComputeLogManager
 """
+)
 """For runs inside this process: what they print is the caller's, not to be captured by four further processes."""
 
 
