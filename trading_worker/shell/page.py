@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -91,7 +91,7 @@ def _tile(name: str, value: str) -> str:
 
 def _bundle(board: Board) -> str:
     rows = [
-        ("version", board.bundle or "none"),
+        ("version", f"{board.bundle} ({board.bundle_name})" if board.bundle else "none"),
         ("loaded from", board.bundle_from or "-"),
         ("decision spec", board.decision_spec or "-"),
         *((f"{name} runs as its fallback", reason) for name, reason in board.fallbacks.items()),
@@ -100,15 +100,39 @@ def _bundle(board: Board) -> str:
 
 
 def _positions(board: Board) -> str:
-    shown = ("symbol", "direction", "decided", "entry", "stop", "target", "expiry")
-    rows = ([position.get(name, "") for name in shown] for position in board.positions)
-    return _section("Open virtual positions", _table(shown, rows))
+    shown = {
+        "symbol": "symbol",
+        "direction": "direction",
+        "time_ms": "decided",
+        "entry": "entry",
+        "stop": "stop",
+        "target": "target",
+        "expiry_ms": "expires",
+    }
+    return _section("Open virtual positions", _table(list(shown.values()), _rows(board.positions, shown)))
 
 
 def _signals(board: Board) -> str:
-    shown = ("time", "symbol", "direction", "confidence", "quality", "stop", "target", "bundle")
-    rows = ([signal.get(name, "") for name in shown] for signal in reversed(board.signals))
-    return _section("Last signals", _table(shown, rows))
+    shown = {
+        "time_ms": "decided",
+        "symbol": "symbol",
+        "direction": "direction",
+        "confidence": "confidence",
+        "quality": "quality",
+        "stop": "stop",
+        "target": "target",
+        "bundle": "bundle",
+    }
+    return _section("Last signals", _table(list(shown.values()), _rows(reversed(board.signals), shown)))
+
+
+def _rows(found: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> list[list[object]]:
+    """The values of these keys; those that end in `_ms` as times, absent ones as a dash."""
+    rows = []
+    for each in found:
+        values = ((key, each.get(key)) for key in keys)
+        rows.append(["-" if value is None else _time(value) if key.endswith("_ms") else value for key, value in values])
+    return rows
 
 
 def _delays(board: Board) -> str:
@@ -184,7 +208,7 @@ def _number(value: int) -> str:
 
 
 def _time(time_ms: int) -> str:
-    return utc(time_ms).replace("T", " ").removesuffix("Z") if time_ms else "-"
+    return utc(time_ms // 1000 * 1000).replace("T", " ").removesuffix("Z") if time_ms else "-"
 
 
 def _milliseconds(seconds: float | None) -> str:

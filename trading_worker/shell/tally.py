@@ -38,7 +38,7 @@ class Tally:
                 self._signal(event)
             case PositionOpened():
                 self._open.setdefault(event.position_id, {}).update(
-                    symbol=event.symbol, direction=_side(event.direction), entry=event.entry, opened=event.opened_at
+                    symbol=event.symbol, direction=_side(event.direction), entry=event.entry, opened_ms=event.opened_at
                 )
             case PositionClosed():
                 self._end(event.position_id, OUTCOME[event.outcome])

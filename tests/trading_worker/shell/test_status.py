@@ -22,7 +22,7 @@ def board() -> Board:
     board.rejected[EVIL] += 3
     board.fallbacks = {EVIL: EVIL}
     board.rejections.append({"time_ms": 1, "symbol": EVIL, "reason": EVIL})
-    board.signals.append({"time": 1, "symbol": EVIL})
+    board.signals.append({"time_ms": 1, "symbol": EVIL})
     board.positions = [{"symbol": EVIL, "direction": 1}]
     board.refused.append(Refusal(1, EVIL, EVIL))
     board.swaps.append(Swap(1, EVIL, EVIL, 1.0, 0.001))
