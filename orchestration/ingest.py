@@ -94,8 +94,20 @@ def store_universe(lake: Lake, market: MarketView, date: str, size: int) -> pa.T
     return table
 
 
+class UniverseMissing(Exception):
+    """Nobody has said which symbols trade on a day: materialise `universe` first."""
+
+    def __init__(self, days: Sequence[str]) -> None:
+        super().__init__(f"no universe is stored for {', '.join(days)}: materialise universe first")
+        self.days = tuple(days)
+
+
 def universes(lake: Lake, days: Sequence[str]) -> dict[str, list[str]]:
-    """The stored universe of each day by rank; empty for a day that has none."""
+    """The stored universe of each day by rank; `UniverseMissing` names the days that have none."""
+    stored = {partition["date"] for partition in lake.partitions("universe")}
+    missing = [date for date in days if date not in stored]
+    if missing:
+        raise UniverseMissing(missing)
     found: dict[str, list[str]] = {date: [] for date in days}
     if found:
         rows = lake.read("universe", ("date", "symbol"), "date BETWEEN ? AND ?", (min(days), max(days)), "date, rank")

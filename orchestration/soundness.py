@@ -33,12 +33,12 @@ def examine(lake: Lake, market: MarketView, days: Sequence[str]) -> Soundness:
     """Look at the stored klines of `days`.
 
     A day must be stored; each symbol's bars ascend and are possible klines; and a minute inside the symbol's coverage
-    has a bar, or the gaps say why it has none.
+    has a bar, or the gaps say why it has none. `UniverseMissing` when nobody said which symbols a stored day has.
     """
     stored = set(stored_dates(lake))
     faults = [f"{date}: no klines are stored" for date in days if date not in stored]
     explained = _minutes(read_gaps(lake))
-    symbols = universes(lake, days)
+    symbols = universes(lake, [date for date in days if date in stored])
     bars = known = 0
     for start, end in _stretches([date for date in days if date in stored]):
         found = read_all(lake, start, end)

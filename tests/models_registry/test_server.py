@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -91,4 +92,17 @@ def test_it_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
     owner.wait()
     psutil.wait_procs(members, timeout=30)
     psutil.wait_procs(group(leader), timeout=30)
+    assert not group(leader)
+
+
+def test_a_start_that_is_not_wanted_any_more_is_stopped_from_another_thread(tmp_path: Path) -> None:
+    server = MlflowServer(tmp_path)
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(server.start)
+        while server.pid is None:
+            assert not starting.done()
+        leader = server.pid
+        server.stop()
+        with pytest.raises(MlflowServerFailed, match="ended before it was ready"):
+            starting.result()
     assert not group(leader)

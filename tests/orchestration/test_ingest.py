@@ -9,7 +9,15 @@ import pytest
 from market.bars import DAY_MS, MINUTE_MS
 from market.klines_store import Gap, day_start, read_all, read_all_funding, read_gaps
 from market.lake import Lake
-from orchestration.ingest import NO_DATA, MarketView, ingest_funding, ingest_klines, store_universe, universes
+from orchestration.ingest import (
+    NO_DATA,
+    MarketView,
+    UniverseMissing,
+    ingest_funding,
+    ingest_klines,
+    store_universe,
+    universes,
+)
 from tests.orchestration.markets import START, Holes, days, ingest, same, synthetic
 
 
@@ -34,6 +42,12 @@ def test_the_universe_ranks_by_the_day_before(lake: Lake) -> None:
 def test_the_universe_has_only_symbols_that_trade_that_day(lake: Lake) -> None:
     market = synthetic(3, until_ms=START + DAY_MS)
     assert store_universe(lake, market, days(2)[1], 10).num_rows == 0
+
+
+def test_a_day_without_a_universe_is_named(lake: Lake) -> None:
+    store_universe(lake, synthetic(), days(1)[0], 10)
+    with pytest.raises(UniverseMissing, match="2026-01-06, 2026-01-07: materialise universe first"):
+        universes(lake, days(3))
 
 
 def test_a_day_again_changes_nothing(lake: Lake) -> None:
