@@ -13,12 +13,10 @@ from typing import TypeVar
 import aiohttp
 
 from features.decision_spec import DECISION_SPEC, DecisionSpec
-from market.bars import Bars
-from market.binance.errors import BinanceError
+from market.binance.errors import BinanceError, IpBanned
 from market.binance.rest import MarketDataClient
 from market.binance.streams import parse_kline
 from market.errors import MarketError, utc
-from market.funding import Fundings
 from market.lake import Lake
 from models_registry.mlflow_rest import MlflowRest
 from trading_worker import journal as journals
@@ -38,6 +36,7 @@ from trading_worker.shell.snapshot_store import SnapshotStore
 from trading_worker.shell.start import CatchUp, Standing, from_bars, from_snapshot, resume_ms, swaps_since, universe
 from trading_worker.shell.status import StatusServer
 from trading_worker.shell.tally import Tally
+from trading_worker.shell.venue import Ban, Venue
 from trading_worker.shell.warmup import warm
 from trading_worker.shell.waves import NEVER, WaveAssembler
 
@@ -121,6 +120,7 @@ class Worker:
         self._publisher: Publisher | None = None
         self._lock = asyncio.Lock()
         self._messages = 0
+        self._early_refusals: list[tuple[str, str]] = []
 
     async def run(self) -> None:
         """Start, then work until cancelled."""
@@ -130,8 +130,9 @@ class Worker:
         self._stack.push_async_callback(server.stop)
         log.info("status page at %s", server.url)
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
-        self._patient = MarketDataClient(settings.binance_base_url, session)
-        self._quick = MarketDataClient(settings.binance_base_url, session, attempts=LIVE_ATTEMPTS)
+        ban, url = Ban(time.monotonic), settings.binance_base_url
+        self._patient = Venue(MarketDataClient(url, session), ban)
+        self._quick = Venue(MarketDataClient(url, session, attempts=LIVE_ATTEMPTS), ban)
         # The lock on the journal comes first: a second worker on this folder must end before it does anything.
         journal = self._stack.enter_context(
             Journal(settings.state_dir / "journal", settings.worker_name, settings.segment_bytes)
@@ -204,7 +205,7 @@ class Worker:
         for event in history:
             tally.add(event)
         tally.show()
-        funding = FundingBook(engine.symbols, self._fundings, engine.time_ms)
+        funding = FundingBook(engine.symbols, self._quick.fundings, engine.time_ms)
         now_ms = await self._available(self._patient.server_time)
         await self._available(lambda: funding.load(engine.time_ms - FUNDING_BACK_MS, now_ms))
         cadence = Cadence(settings.snapshot_minutes * 60_000)
@@ -222,7 +223,7 @@ class Worker:
             deadline_ms=settings.wave_deadline_ms,
         )
         swaps = await swaps_since(history, engine.time_ms, self._watcher, self._cache)
-        catch_up = CatchUp(conductor, waves, self._klines(self._patient), self._patient.server_time, swaps)
+        catch_up = CatchUp(conductor, waves, self._patient.klines, self._patient.server_time, swaps)
         venue_ms = await self._available(lambda: catch_up.run(self._catching_up))
         board.venue_ms = venue_ms
         if engine.bundle != champion.name:
@@ -236,7 +237,7 @@ class Worker:
             conductor,
             board,
             parse=parse_kline,
-            fetch=self._klines(self._quick),
+            fetch=self._quick.klines,
             server_time=self._quick.server_time,
             venue_ms=venue_ms,
         )
@@ -244,9 +245,9 @@ class Worker:
         return intake
 
     async def _from_bars(self, champion: Loaded, history: list[AnyEvent]) -> Standing:
-        symbols = await universe(self._lake, self._patient, self._settings.universe_size)
+        symbols = await universe(self._lake, self._patient.client, self._settings.universe_size)
         until_ms = resume_ms(history, await self._patient.server_time())
-        fetch = self._klines(self._patient)
+        fetch = self._patient.klines
         return await from_bars(symbols, champion, self._settings.engine(), until_ms, self._lake, fetch)
 
     def _note_start(self, conductor: Conductor, standing: Standing, journal: Journal) -> None:
@@ -265,6 +266,8 @@ class Worker:
                 torn_bytes=sum(torn.size for torn in journal.torn),
             )
         )
+        for version, reason in self._early_refusals:
+            self._note_refusal(conductor, version, reason)
         conductor.commit()
 
     async def _available(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -274,7 +277,7 @@ class Worker:
             try:
                 found = await ask()
             except BinanceError as error:
-                if not error.retry:
+                if not error.retry and not isinstance(error, IpBanned):
                     raise
                 self._board.waiting["market"] = str(error)
                 await asyncio.sleep(backoff.next())
@@ -309,7 +312,7 @@ class Worker:
             conductor.keep_waves(True)
             until_ms = conductor.engine.time_ms + 1
         try:
-            fetch = self._klines(self._patient)
+            fetch = self._patient.klines
             warmed = await warm(loaded.spec, conductor.engine.symbols, until_ms, self._lake, fetch)
             async with self._lock:
                 conductor.bring_up(warmed.state)
@@ -331,11 +334,15 @@ class Worker:
         log.warning("bundle %s refused: %s", version, reason)
         if self._conductor is None:
             self._board.waiting["bundle"] = f"{version} was refused: {reason}"
+            self._early_refusals.append((version, reason))
             return
         async with self._lock:
-            conductor = self._conductor
-            conductor.note(BundleRefused(time_ms=conductor.engine.time_ms, bundle=version, reason=reason))
-            conductor.commit()
+            self._note_refusal(self._conductor, version, reason)
+            self._conductor.commit()
+
+    @staticmethod
+    def _note_refusal(conductor: Conductor, version: str, reason: str) -> None:
+        conductor.note(BundleRefused(time_ms=conductor.engine.time_ms, bundle=version, reason=reason))
 
     def _say_registry(self, reason: str | None) -> None:
         if reason is None:
@@ -361,17 +368,6 @@ class Worker:
             self._board.notes.pop("lake", None)
         else:
             self._board.notes["lake"] = failure
-
-    # The venue
-
-    def _klines(self, client: MarketDataClient) -> Callable[[str, int, int], Awaitable[Bars]]:
-        async def fetch(symbol: str, start_ms: int, end_ms: int) -> Bars:
-            return await client.klines(symbol, "1m", start_ms, end_ms)
-
-        return fetch
-
-    async def _fundings(self, symbol: str, start_ms: int, end_ms: int) -> Fundings:
-        return await self._quick.funding_rates(symbol, start_ms, end_ms)
 
     def _running(self) -> Conductor:
         if self._conductor is None:

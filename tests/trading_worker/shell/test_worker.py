@@ -218,6 +218,19 @@ async def test_without_any_bundle_it_waits_and_says_so_until_there_is_one(tmp_pa
             assert (board.bundle, board.bundle_from) == ("1", "registry")
 
 
+async def test_a_champion_that_is_refused_at_the_start_leaves_the_last_good_one(tmp_path: Path) -> None:
+    cached_bundle(tmp_path / "state")
+    registry = FakeRegistry()
+    champion(tmp_path, registry, "2")
+    (registry.folders["2"] / "golden.npz").write_bytes(b"no")
+    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
+        async with working(settings) as board:
+            await until(lambda: board.ready)
+            assert (board.bundle, board.bundle_from) == ("1", "cache")
+            assert [refusal.version for refusal in board.refused] == ["2"]
+
+
 async def test_a_restart_goes_on_from_its_snapshot_with_its_counts(tmp_path: Path) -> None:
     cached_bundle(tmp_path / "state")
     async with simulated(stepped=True) as simulator:
