@@ -42,10 +42,15 @@ class NothingToFollow(WorkerError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """An engine, the bundle it decides with, and where its state came from. `snapshot_ms` None: not from a snapshot."""
+    """An engine with a state.
+
+    `loaded` is the bundle it decides with; `wave_ms` the close of the last minute that its state has seen, or would
+    have if there had been a bar; `origin` where the state came from; `snapshot_ms` None when from no snapshot.
+    """
 
     engine: Engine
     loaded: Loaded
+    wave_ms: int
     origin: str
     snapshot_ms: int | None
 
@@ -97,14 +102,15 @@ async def from_snapshot(
     """The newest snapshot that can be restored, with the bundle that made it if that is still here; else None."""
     for body, data in store.newest_first():
         loaded = await _bundle_of(body.bundle, champion, watcher, cache)
-        if loaded.spec.id != body.decision_spec:
+        if loaded.spec.id != body.decision_spec or not body.time_ms:
             continue
         engine = Engine(body.symbols, loaded.predictor, settings, state=DecisionState(tuple(body.symbols), loaded.spec))
         try:
             engine.restore(data)
         except SnapshotRefused:
             continue
-        return Standing(engine, loaded, f"its own snapshot of {utc(body.time_ms)}", body.time_ms)
+        origin = f"its own snapshot of {utc(body.time_ms)}"
+        return Standing(engine, loaded, body.time_ms, origin, body.time_ms)
     return None
 
 
@@ -130,7 +136,7 @@ async def from_bars(
     """An engine whose features are warm up to `until_ms`, without positions."""
     warmed = await warm(champion.spec, symbols, until_ms, lake, fetch)
     engine = Engine(symbols, champion.predictor, settings, state=warmed.state)
-    return Standing(engine, champion, warmed.origin, None)
+    return Standing(engine, champion, engine.time_ms or until_ms - 1, warmed.origin, None)
 
 
 def resume_ms(journal: Sequence[AnyEvent], now_ms: int) -> int:

@@ -5,63 +5,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from random import Random
-from typing import TypeVar
 
 import aiohttp
 
 from features.decision_spec import DECISION_SPEC, DecisionSpec
-from market.binance.errors import BinanceError, IpBanned
 from market.binance.rest import MarketDataClient
 from market.binance.streams import parse_kline
 from market.errors import MarketError, utc
 from market.lake import Lake
 from models_registry.mlflow_rest import MlflowRest
 from trading_worker import journal as journals
-from trading_worker.events import AnyEvent, BundleRefused, EpochStarted
+from trading_worker.events import AnyEvent, BundleRefused
 from trading_worker.journal import Journal
-from trading_worker.recovery import Recovery
 from trading_worker.settings import WorkerSettings
 from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
-from trading_worker.shell.conductor import Cadence, Conductor
-from trading_worker.shell.connection import Backoff
+from trading_worker.shell.conductor import Conductor
 from trading_worker.shell.feed import Feed
-from trading_worker.shell.funding import FundingBook
 from trading_worker.shell.intake import Intake
+from trading_worker.shell.launch import Launch
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.publish import Publisher
 from trading_worker.shell.snapshot_store import SnapshotStore
-from trading_worker.shell.start import CatchUp, Standing, from_bars, from_snapshot, resume_ms, swaps_since, universe
 from trading_worker.shell.status import StatusServer
-from trading_worker.shell.tally import Tally
 from trading_worker.shell.venue import Ban, Venue
 from trading_worker.shell.warmup import warm
-from trading_worker.shell.waves import NEVER, WaveAssembler
 
 log = logging.getLogger("trading_worker")
 
 LIVE_ATTEMPTS = 2
 """How often a read is sent while waves wait for it; at the start it may take longer."""
-FUNDING_BACK_MS = 48 * 60 * 60_000
-"""How far back fundings are read: two of the longest intervals show the interval."""
 PUBLISH_S = 2.0
 """Wall seconds between two looks for segments to publish."""
-
-T = TypeVar("T")
-
-
-def code_version() -> str:
-    """The installed version of this program."""
-    from importlib.metadata import version
-
-    return version("perpforge")
-
-
-def wall_ms() -> int:
-    """This machine's clock, ms UTC: only for what the digest leaves out."""
-    return time.time_ns() // 1_000_000
 
 
 async def run_worker(
@@ -115,7 +92,7 @@ class Worker:
         self._lake = Lake(settings.lake_uri)
         self._store = SnapshotStore(settings.state_dir / "snapshots")
         self._cache = BundleCache(settings.state_dir / "bundles")
-        self._in_use: frozenset[str] = frozenset()
+        self._version = ""
         self._conductor: Conductor | None = None
         self._publisher: Publisher | None = None
         self._lock = asyncio.Lock()
@@ -151,10 +128,11 @@ class Worker:
         champion = await self._watcher.first()
         board.waiting.pop("bundle", None)
         log.info("bundle %s (%s) from the %s", champion.version, champion.name, champion.source)
-        intake = await self._start(journal, champion)
+        intake = await self._launch(journal, champion)
+        symbols = self._running().engine.symbols
         feed = Feed(
             settings.binance_ws_url,
-            self._engine_symbols(),
+            symbols,
             session,
             intake,
             board,
@@ -175,6 +153,46 @@ class Worker:
             group.create_task(self._watcher.run(self._accept))
             group.create_task(self._publisher.run())
 
+    async def _launch(self, journal: Journal, champion: Loaded) -> Intake:
+        """Bring an engine to the present, with the champion; returns the intake that goes on from there."""
+        board = self._board
+        board.waiting["state"] = "loading"
+        launch = Launch(
+            settings=self._settings,
+            board=board,
+            watcher=self._watcher,
+            cache=self._cache,
+            store=self._store,
+            lake=self._lake,
+            patient=self._patient,
+            quick=self._quick,
+            jitter=self._jitter,
+        )
+        history: list[AnyEvent] = [entry.event for entry in journals.read(journal.folder)]
+        standing = await launch.standing(champion, history)
+        self._conductor = conductor = await launch.conductor(standing, journal, history)
+        for version, reason in self._early_refusals:
+            self._note_refusal(conductor, version, reason)
+        conductor.commit()
+        waves, venue_ms = await launch.catch_up(conductor, standing, history)
+        if conductor.engine.bundle != champion.name:
+            await self._swap(champion)
+        self._use(champion)
+        conductor.snapshot()
+        board.waiting.pop("state", None)
+        intake = Intake(
+            conductor.engine.symbols,
+            waves,
+            conductor,
+            board,
+            parse=parse_kline,
+            fetch=self._quick.klines,
+            server_time=self._quick.server_time,
+            venue_ms=venue_ms,
+        )
+        self._lock = intake.lock
+        return intake
+
     async def finish(self) -> None:
         """End in order, after `run` was cancelled: nothing that is known is lost, and labels reach the lake."""
         if self._conductor is None:
@@ -188,105 +206,6 @@ class Worker:
     async def close(self) -> None:
         """Let go of files, sockets and the page."""
         await self._stack.aclose()
-
-    # The start
-
-    async def _start(self, journal: Journal, champion: Loaded) -> Intake:
-        """Bring an engine to the present; returns the intake that goes on from there."""
-        board, settings = self._board, self._settings
-        board.waiting["state"] = "loading"
-        history: list[AnyEvent] = [entry.event for entry in journals.read(journal.folder)]
-        standing = await from_snapshot(self._store, champion, self._watcher, self._cache, settings.engine())
-        if standing is None:
-            standing = await self._available(lambda: self._from_bars(champion, history))
-        engine = standing.engine
-        board.origin, board.symbols, board.wave_ms = standing.origin, engine.symbols, engine.time_ms
-        tally = Tally(board, champion.spec.steps[0])
-        for event in history:
-            tally.add(event)
-        tally.show()
-        funding = FundingBook(engine.symbols, self._quick.fundings, engine.time_ms)
-        now_ms = await self._available(self._patient.server_time)
-        await self._available(lambda: funding.load(engine.time_ms - FUNDING_BACK_MS, now_ms))
-        cadence = Cadence(settings.snapshot_minutes * 60_000)
-        conductor = Conductor(engine, journal, funding, self._store, board, tally, cadence, wall_ms=wall_ms)
-        conductor.show_bundle(standing.loaded)
-        self._note_start(conductor, standing, journal)
-        if standing.snapshot_ms is None:
-            conductor.snapshot()
-        self._conductor = conductor
-        recovery = Recovery(engine, history)
-        conductor.follow(recovery.on_wave)
-        waves = WaveAssembler(
-            engine.time_ms,
-            [int(time_ms) if time_ms >= 0 else NEVER for time_ms in engine.last_times],
-            deadline_ms=settings.wave_deadline_ms,
-        )
-        swaps = await swaps_since(history, engine.time_ms, self._watcher, self._cache)
-        catch_up = CatchUp(conductor, waves, self._patient.klines, self._patient.server_time, swaps)
-        venue_ms = await self._available(lambda: catch_up.run(self._catching_up))
-        board.venue_ms = venue_ms
-        if engine.bundle != champion.name:
-            await self._swap(champion)
-        self._use(champion)
-        conductor.snapshot()
-        board.waiting.pop("state", None)
-        intake = Intake(
-            engine.symbols,
-            waves,
-            conductor,
-            board,
-            parse=parse_kline,
-            fetch=self._quick.klines,
-            server_time=self._quick.server_time,
-            venue_ms=venue_ms,
-        )
-        self._lock = intake.lock
-        return intake
-
-    async def _from_bars(self, champion: Loaded, history: list[AnyEvent]) -> Standing:
-        symbols = await universe(self._lake, self._patient.client, self._settings.universe_size)
-        until_ms = resume_ms(history, await self._patient.server_time())
-        fetch = self._patient.klines
-        return await from_bars(symbols, champion, self._settings.engine(), until_ms, self._lake, fetch)
-
-    def _note_start(self, conductor: Conductor, standing: Standing, journal: Journal) -> None:
-        engine = conductor.engine
-        conductor.note(
-            EpochStarted(
-                time_ms=engine.time_ms,
-                worker=self._settings.worker_name,
-                epoch=journal.epoch,
-                code_version=code_version(),
-                bundle=engine.bundle,
-                decision_spec=engine.decision_spec,
-                strategy=self._settings.strategy_mode,
-                symbols=len(engine.symbols),
-                snapshot_ms=standing.snapshot_ms,
-                torn_bytes=sum(torn.size for torn in journal.torn),
-            )
-        )
-        for version, reason in self._early_refusals:
-            self._note_refusal(conductor, version, reason)
-        conductor.commit()
-
-    async def _available(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` gives, however long the venue cannot be reached; errors that waiting does not heal are raised."""
-        backoff = Backoff(self._jitter, first_s=1.0)
-        while True:
-            try:
-                found = await ask()
-            except BinanceError as error:
-                if not error.retry and not isinstance(error, IpBanned):
-                    raise
-                self._board.waiting["market"] = str(error)
-                await asyncio.sleep(backoff.next())
-            else:
-                self._board.waiting.pop("market", None)
-                return found
-
-    def _catching_up(self, done_ms: int, present_ms: int) -> None:
-        self._board.waiting["state"] = f"catching up: {utc(done_ms)} of {utc(present_ms)}"
 
     # Bundles
 
@@ -322,9 +241,8 @@ class Worker:
 
     def _use(self, loaded: Loaded) -> None:
         """Note which bundle is in force. The one before stays in the cache too: the newest snapshots name it."""
-        previous = {version for version in self._in_use if version != loaded.version}
-        self._cache.mark_good(loaded.version, frozenset({loaded.version, *previous}))
-        self._in_use = frozenset({loaded.version, *list(previous)[-1:]})
+        self._cache.mark_good(loaded.version, frozenset({loaded.version, self._version}))
+        self._version = loaded.version
         if loaded.source == "cache" and "registry" in self._board.notes:
             self._board.notes["cache"] = f"bundle {loaded.version} is the last good one, from the cache"
         else:
@@ -373,6 +291,3 @@ class Worker:
         if self._conductor is None:
             raise RuntimeError("the worker has not started")
         return self._conductor
-
-    def _engine_symbols(self) -> tuple[str, ...]:
-        return self._running().engine.symbols
