@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from features import DECISION_SPEC, DecisionSpec
-from market.simulator.faults import BarName, Corruption, FaultRequest
+from market.simulator.faults import KINDS, BarName, Corruption, FaultRequest
 from market.simulator.server import Simulator
 from market.sources import open_source
 from tests.trading_worker.shell.conftest import (
@@ -133,6 +134,34 @@ async def test_stream_faults_are_repaired_counted_and_change_no_decision(tmp_pat
     assert board.rejected.total() == 2 + len(kinds)
     assert board.bars_revised == 1
     assert board.reconnects.total() == 1
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(3))
+async def test_two_days_of_random_stream_faults_change_no_decision(tmp_path: Path, seed: int) -> None:
+    rng, minutes = Random(seed), 2880
+    symbols = open_source(SOURCE).symbols()
+
+    def some(count: int) -> list[BarName]:
+        return [BarName(rng.choice(symbols), START_MS + rng.randrange(minutes - 5) * MINUTE_MS) for _ in range(count)]
+
+    async with exchange_and_worker(tmp_path) as (simulator, board):
+        simulator.faults.add(
+            FaultRequest(
+                drop_closed=some(200),
+                late_closed=some(50),
+                duplicate_closed=some(50),
+                revise_closed=some(50),
+                corrupt=[Corruption(bar.symbol, bar.open_time, rng.choice(list(KINDS))) for bar in some(100)],
+            )
+        )
+        for _ in range(20):
+            await simulator.step(minutes // 20)
+            simulator.hub.cut()
+        await until(lambda: board.reconnects.total() >= 20)
+    assert decisions(journaled(tmp_path)) == decisions(history(tmp_path, minutes))
+    assert (board.waves, board.waves_missed) == (minutes // 5, 0)
 
 
 async def test_a_bar_that_the_venue_lacks_is_named_absent_and_the_wave_is_not_missed(tmp_path: Path) -> None:
