@@ -31,7 +31,7 @@ $(STAMP): $(LOCKS) Makefile
 	@touch $@
 
 demo: $(STAMP)  ## the whole loop, offline, in minutes; KLINES=DIR uses recorded 1m klines; ARGS passes flags on
-	$(BIN)/perpforge demo $(if $(KLINES),--klines $(KLINES)) $(ARGS)
+	$(BIN)/perpforge demo $(if $(KLINES),--klines '$(KLINES)') $(ARGS)
 
 test: $(STAMP)  ## the tests; ARGS passes flags on to pytest
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,21 +1,89 @@
 """Run the commands of a Markdown file's `sh` blocks as they are written, in order; stop at the first that fails.
 
-Blocks of other kinds (`console`, `python`, none) are for reading only.
+A command whose comment says "until Ctrl-C" is started, must print an address that answers, and is then interrupted; it
+must end with 0 and leave nothing behind. Blocks of other kinds (`console`, none) are for reading only: what they show
+needs the network.
 """
 
-import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 
-def commands(text: str) -> list[str]:
-    """The command lines of all `sh` blocks, comments and blank lines left out."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    lines = (line.split("  #")[0].strip() for block in blocks for line in block.splitlines())
-    return [line for line in lines if line and not line.startswith(("#", "git clone", "cd "))]
+READY_S = 180.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of a block."""
+
+    line: str
+    serves: bool
+
+
+def commands(text: str) -> list[Command]:
+    """The command lines of all `sh` blocks, without their comments; what fetches the clone itself is left out."""
+    found = []
+    for block in re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        for written in block.splitlines():
+            line, _, comment = written.partition("  #")
+            if line.strip() and not line.startswith(("#", "git clone", "cd ")):
+                found.append(Command(line.strip(), "until Ctrl-C" in comment))
+    return found
+
+
+def run(command: Command) -> int:
+    """Run one command; its exit code."""
+    shell = ["bash", "-euo", "pipefail", "-c", f"exec {command.line}"]
+    if not command.serves:
+        return subprocess.run(shell, check=False).returncode
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(shell, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        ready = _await_address(process, output)
+        started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.send_signal(signal.SIGINT)
+        try:
+            code = process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = 124
+        _, left = psutil.wait_procs(started, timeout=10)
+        output.seek(0)
+        print(output.read()[-3000:])
+    if not ready or left:
+        print(f"it {'left processes behind' if ready else 'never answered'}: {left}")
+        return code or 1
+    return code
+
+
+def _await_address(process: subprocess.Popen[bytes], output: tempfile._TemporaryFileWrapper) -> bool:
+    """Whether every address that it prints answers in time, and it prints one."""
+    deadline = time.monotonic() + READY_S
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(1.0)
+        output.seek(0)
+        addresses = set(re.findall(r"http://127\.0\.0\.1:\d+", output.read()))
+        if addresses and all(_answers(address) for address in addresses):
+            return True
+    return False
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True  # an answer all the same: not every server has a page at /
+    except OSError:
+        return False
 
 
 def main(path: str) -> int:
@@ -24,11 +92,10 @@ def main(path: str) -> int:
     if not found:
         print(f"{path} has no command to run")
         return 1
-    # The tests' own line comes last, where a reader of the log looks for it.
-    for command in sorted(found, key=lambda line: line.startswith("make test")):
-        print(f"\n$ {command}", flush=True)
+    for command in found:
+        print(f"\n$ {command.line}", flush=True)
         started = time.monotonic()
-        code = subprocess.run(["bash", "-euo", "pipefail", "-c", command], env=os.environ, check=False).returncode
+        code = run(command)
         print(f"[exit {code}, {time.monotonic() - started:.0f} s]", flush=True)
         if code:
             return code

@@ -49,7 +49,11 @@ class Compiler(Protocol):
 def base_folder() -> Path:
     """The folder that holds one folder per key."""
     chosen = os.environ.get(ENVIRONMENT_NAME)
-    return Path(chosen) if chosen else Path.home() / ".cache" / "perpforge" / "kernels"
+    if chosen:
+        return Path(chosen)
+    # In a checkout everything that is written lies under one folder; an installed package has no such folder.
+    checkout = (ROOT / "pyproject.toml").is_file()
+    return ROOT / ".perpforge" / "kernels" if checkout else Path.home() / ".cache" / "perpforge" / "kernels"
 
 
 def _imported(source: str, packages: tuple[str, ...], root: Path) -> Iterator[Path]:

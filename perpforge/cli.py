@@ -44,12 +44,14 @@ def demo(
     """The whole loop, offline: ingest, train, promote, go live, learn from the outcomes, hot-swap."""
     from perpforge.demo.plan import DemoImpossible, plan_demo
     from perpforge.demo.run import run_demo
+    from perpforge.home import HomeBusy, HomeForeign
 
     try:
         plan = plan_demo(home, edge=edge, seed=seed, symbols=symbols, days=days, klines=klines)
-    except DemoImpossible as error:
+        code = run_demo(plan, summary)
+    except (DemoImpossible, HomeBusy, HomeForeign) as error:
         raise typer.BadParameter(str(error)) from error
-    raise typer.Exit(run_demo(plan, summary))
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,19 +17,35 @@ if TYPE_CHECKING:
 
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at the registered bundles and move the champion.")
 
-TrackingUri = Annotated[str, typer.Option("--mlflow", envvar="MLFLOW_TRACKING_URI", help="the MLflow server")]
-LedgerFile = Annotated[Path, typer.Option("--ledger", envvar="LEDGER_PATH", help="the ledger of champions")]
+Home = Annotated[Path, typer.Option("--home", help="the folder of the demo whose bundles are meant")]
+TrackingUri = Annotated[
+    str, typer.Option("--mlflow", envvar="MLFLOW_TRACKING_URI", help="an MLflow server; none: one over the home folder")
+]
 Version = Annotated[str, typer.Argument(help="a version number, champion or challenger")]
 Reason = Annotated[str, typer.Option("--reason", prompt=True, help="why; it is kept in the ledger")]
 
-DEFAULT_URI = "http://127.0.0.1:5000"
-DEFAULT_LEDGER = Path(".perpforge/registry/ledger.jsonl")
+DEFAULT_HOME = Path(".perpforge/demo")
 
 
-def _registry(uri: str, ledger: Path) -> Registry:
+@contextmanager
+def _opened(home: Path, uri: str) -> Iterator[Registry]:
+    """The registry on the server at `uri`, or on one that is started over `home` for as long as it is needed."""
+    from models_registry.mlflow_rest import RegistryError
     from models_registry.registry import Registry
+    from models_registry.server import MlflowServer, MlflowServerFailed
 
-    return Registry(uri, ledger)
+    ledger = Path(os.environ.get("LEDGER_PATH") or home / "registry" / "ledger.jsonl")
+    try:
+        if uri:
+            yield Registry(uri, ledger)
+            return
+        if not (home / "mlflow").is_dir():
+            raise typer.BadParameter(f"{home} holds no MLflow store: run a demo, or give --home or --mlflow")
+        with MlflowServer(home / "mlflow") as server:
+            yield Registry(server.url, ledger)
+    except (RegistryError, MlflowServerFailed) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
 
 
 def _resolve(registry: Registry, version: str) -> str:
@@ -39,7 +58,7 @@ def _resolve(registry: Registry, version: str) -> str:
 
 
 @bundle_app.command("list")
-def list_bundles(uri: TrackingUri = DEFAULT_URI, ledger: LedgerFile = DEFAULT_LEDGER) -> None:
+def list_bundles(home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
     """Every registered bundle, the newest first."""
     from rich.console import Console
     from rich.table import Table
@@ -49,8 +68,9 @@ def list_bundles(uri: TrackingUri = DEFAULT_URI, ledger: LedgerFile = DEFAULT_LE
     table = Table()
     for column in ("version", "registered", "aliases", "run"):
         table.add_column(column)
-    for bundle in _registry(uri, ledger).list():
-        table.add_row(bundle.version, utc(bundle.created_ms), ", ".join(bundle.aliases), bundle.run_id)
+    with _opened(home, uri) as registry:
+        for bundle in registry.list():
+            table.add_row(bundle.version, utc(bundle.created_ms), ", ".join(bundle.aliases), bundle.run_id)
     Console().print(table)
 
 
@@ -58,14 +78,13 @@ def list_bundles(uri: TrackingUri = DEFAULT_URI, ledger: LedgerFile = DEFAULT_LE
 def show(
     version: Version = "champion",
     as_json: Annotated[bool, typer.Option("--json", help="print the manifest as it is")] = False,
-    uri: TrackingUri = DEFAULT_URI,
-    ledger: LedgerFile = DEFAULT_LEDGER,
+    home: Home = DEFAULT_HOME,
+    uri: TrackingUri = "",
 ) -> None:
     """The manifest of a bundle."""
     from models_registry.manifest import MANIFEST_FILE, decode
 
-    registry = _registry(uri, ledger)
-    with tempfile.TemporaryDirectory() as folder:
+    with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
         data = (registry.download(_resolve(registry, version), Path(folder) / "bundle") / MANIFEST_FILE).read_bytes()
     if as_json:
         typer.echo(data.decode())
@@ -80,14 +99,13 @@ def show(
 
 
 @bundle_app.command()
-def verify(version: Version = "champion", uri: TrackingUri = DEFAULT_URI, ledger: LedgerFile = DEFAULT_LEDGER) -> None:
+def verify(version: Version = "champion", home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
     """Download a bundle and check its hashes, DecisionSpec and golden outputs."""
     from models_registry.errors import BundleRejected
     from models_registry.registry import verify_bundle
 
-    registry = _registry(uri, ledger)
-    resolved = _resolve(registry, version)
-    with tempfile.TemporaryDirectory() as folder:
+    with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
+        resolved = _resolve(registry, version)
         try:
             verify_bundle(registry.download(resolved, Path(folder) / "bundle"))
         except BundleRejected as error:
@@ -97,17 +115,16 @@ def verify(version: Version = "champion", uri: TrackingUri = DEFAULT_URI, ledger
 
 
 @bundle_app.command()
-def promote(
-    version: Version, reason: Reason, uri: TrackingUri = DEFAULT_URI, ledger: LedgerFile = DEFAULT_LEDGER
-) -> None:
+def promote(version: Version, reason: Reason, home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
     """Make a bundle the champion by hand; the ledger shows it as an override."""
-    registry = _registry(uri, ledger)
-    entry = registry.promote(_resolve(registry, version), reason, getpass.getuser())
+    with _opened(home, uri) as registry:
+        entry = registry.promote(_resolve(registry, version), reason, getpass.getuser())
     typer.echo(f"champion is {entry.version}, before {entry.previous}")
 
 
 @bundle_app.command()
-def rollback(reason: Reason, uri: TrackingUri = DEFAULT_URI, ledger: LedgerFile = DEFAULT_LEDGER) -> None:
+def rollback(reason: Reason, home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
     """Give the champion back to the one before."""
-    entry = _registry(uri, ledger).rollback(reason, getpass.getuser())
+    with _opened(home, uri) as registry:
+        entry = registry.rollback(reason, getpass.getuser())
     typer.echo(f"champion is {entry.version}, before {entry.previous}")

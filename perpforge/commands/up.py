@@ -13,8 +13,8 @@ from rich.console import Console
 
 from models_registry.server import MlflowServer, MlflowServerFailed
 from perpforge.demo.live import DemoStepMissing, LiveMarket
-from perpforge.demo.plan import DemoPlan, kept_plan
-from perpforge.home import MLFLOW_PORT, WORKER_PORT, environment
+from perpforge.demo.plan import DemoPlan, keep_for_later, kept_plan
+from perpforge.home import MLFLOW_PORT, WORKER_PORT, HomeBusy, environment, holding
 from perpforge.processes import Child, ChildFailed, free_port
 
 SPEED = 60.0
@@ -53,6 +53,7 @@ def run_up(home: Path, port: int) -> int:
     console = Console()
     with _interruption() as interrupted, ExitStack() as running:
         try:
+            running.enter_context(holding(home))
             mlflow = running.enter_context(MlflowServer(home / "mlflow", MLFLOW_PORT))
             console.print(f"MLflow:  {mlflow.url}")
             plan = kept_plan(home)
@@ -74,8 +75,11 @@ def run_up(home: Path, port: int) -> int:
             while not interrupted.wait(1.0):
                 for child in children:
                     child.check()
-        except (MlflowServerFailed, ChildFailed, DemoStepMissing) as error:
-            console.print(str(error), style="red", highlight=False)
+            if plan is not None:
+                # The worker's state goes on from here, so the market must too.
+                keep_for_later(plan, int(live.clock()["minute_ms"]))
+        except (HomeBusy, MlflowServerFailed, ChildFailed, DemoStepMissing) as error:
+            console.print(str(error), style="red", highlight=False, markup=False)
             return 1
     return 0
 

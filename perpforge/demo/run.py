@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 import traceback
@@ -12,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+
+from rich.markup import escape
 
 from market.bars import MINUTE_MS
 from models_registry.server import MlflowServer
@@ -29,7 +30,7 @@ from perpforge.demo.live import DemoStepMissing, LiveMarket
 from perpforge.demo.plan import DemoPlan, keep_for_later
 from perpforge.demo.report import bundle_report, read_trades
 from perpforge.demo.summary import Summary, show
-from perpforge.home import DAGSTER_PORT, MLFLOW_PORT, WORKER_PORT
+from perpforge.home import DAGSTER_PORT, MLFLOW_PORT, WORKER_PORT, holding, start_clean
 from perpforge.terminal import Stages, output_to
 
 OVERRIDE = "demo"
@@ -44,33 +45,25 @@ INTERRUPTED = 130
 
 def run_demo(plan: DemoPlan, summary_file: Path | None) -> int:
     """Run the demo; returns the exit code: 0, or 1 when a step did not happen, 130 after Ctrl-C."""
-    _start_clean(plan.home)
-    with output_to(plan.home / "logs" / "demo.log") as console:
-        try:
-            with _interruptible(), Stages(console) as stages:
-                summary = _Demo(plan, stages).run()
-        except KeyboardInterrupt:
-            console.print("interrupted: everything that was started has been ended")
-            return INTERRUPTED
-        except Exception as error:  # noqa: BLE001 - the last stop: one line on the screen, the trace in the log, exit code 1
-            traceback.print_exc()
-            console.print(f"[red]the demo failed:[/red] {error}", highlight=False)
-            console.print(f"the logs: {plan.home / 'logs'}")
-            return 1
-        show(summary, console)
-        if summary_file is not None:
-            summary.write(summary_file)
+    with holding(plan.home):
+        start_clean(plan.home)
+        os.environ.setdefault("MPLCONFIGDIR", str(plan.home / "matplotlib"))
+        with output_to(plan.home / "logs" / "demo.log") as console:
+            try:
+                with _interruptible(), Stages(console) as stages:
+                    summary = _Demo(plan, stages).run()
+            except KeyboardInterrupt:
+                console.print("interrupted: everything that was started has been ended")
+                return INTERRUPTED
+            except Exception as error:  # noqa: BLE001 - the last stop: a line on the screen, the trace in the log, code 1
+                traceback.print_exc()
+                console.print(f"[red]the demo failed:[/red] {escape(str(error))}", highlight=False)
+                console.print(f"the logs: {plan.home / 'logs'}")
+                return 1
+            show(summary, console)
+            if summary_file is not None:
+                summary.write(summary_file)
     return 0
-
-
-def _start_clean(home: Path) -> None:
-    """Remove what an earlier demo left in `home`; a folder that no demo made is refused."""
-    marker = home / ".perpforge-demo"
-    if home.exists() and any(home.iterdir()) and not marker.exists():
-        raise SystemExit(f"{home} holds files that no demo made: choose another --home")
-    shutil.rmtree(home, ignore_errors=True)
-    (home / "logs").mkdir(parents=True)
-    marker.write_text("A demo wrote this folder; the next one removes it.\n")
 
 
 @contextmanager
@@ -170,9 +163,14 @@ class _Demo:
             status = live.await_bundle(version, SWAP_TIMEOUT_S)
             swapped = next(swap for swap in status["swaps"] if swap["version"] == version)
             until = int(status["wave_ms"]) + 1 + AFTER_SWAP_MS
+            if self.plan.end_ms is not None:
+                until = min(until, self.plan.end_ms)
             live.set_clock(speed=None, pause_at_ms=until)
             live.run_until(until, _live_progress(stage.update))
-            return float(swapped["pause_s"]) * 1e3, int(live.status()["waves_missed"])
+            missed = int(live.status()["waves_missed"])
+            if missed:
+                raise DemoStepMissing(f"the worker missed {missed} waves: the swap was to cost none")
+            return float(swapped["pause_s"]) * 1e3, missed
 
     def _summarise(
         self, building: Building, bundles: list[tuple[GateVerdict, str | None]], swap_ms: float, missed: int
@@ -182,6 +180,8 @@ class _Demo:
             bundle_report(manifest, verdict, override)
             for manifest, (verdict, override) in zip(manifests, bundles, strict=True)
         )
+        if not reports[-1].live_labels:
+            raise DemoStepMissing("the second bundle learnt from no live label")
         trades = read_trades(self.plan.home / "worker" / "journal")
         if not trades.signals or not trades.opened:
             raise DemoStepMissing(f"the worker gave {trades.signals} signals and opened {trades.opened} positions")

@@ -143,8 +143,14 @@ def show(summary: Summary, console: Console) -> None:
     for bundle in summary.bundles:
         gate.add_row(bundle.version, _verdict(bundle), "\n".join(bundle.reasons))
     console.print(gate)
-    if summary.edge == "none" and not any(score.skill for score in summary.models.values()):
-        console.print("This market has no edge, and the models found none.")
+    if summary.edge == "none":
+        skilled = [f"{name} of bundle {b.version}" for b in summary.bundles for name, s in b.models.items() if s.skill]
+        if skilled:
+            console.print(
+                f"This market has no edge, so the skill that {', '.join(skilled)} showed is chance or a fault."
+            )
+        else:
+            console.print("This market has no edge, and the models found none.")
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in summary.stages.items())
     console.print(f"Stages: {stages}")
     for name, how in summary.pages.items():

@@ -1,0 +1,5 @@
+"""`python -m perpforge`."""
+
+from perpforge.cli import app
+
+app()
