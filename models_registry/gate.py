@@ -14,7 +14,7 @@ import numpy as np
 from models_registry.errors import RecordsDiffer, WindowAlreadySeen
 from models_registry.evaluation import EvaluationRecord
 from models_registry.manifest import finite
-from models_registry.statistics import Floats, Interval, bootstrap_difference, bootstrap_ratio
+from models_registry.statistics import Floats, Interval, difference_interval, ratio_interval
 
 Rule = Literal["bootstrap", "not_worse"]
 
@@ -27,7 +27,7 @@ class GateRules(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float = 0.0
     """By how much log loss (nats a row) a challenger may be worse; retrained on more data, equal is good enough."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Of the resampling that gives the intervals."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +100,7 @@ def _rows(challenger: EvaluationRecord, rules: GateRules) -> Finding:
 
 def _log_loss(champion: EvaluationRecord, challenger: EvaluationRecord, rules: GateRules) -> Finding:
     saved = np.asarray(champion.blocks.log_loss) - np.asarray(challenger.blocks.log_loss)
-    found = bootstrap_ratio(saved, np.asarray(challenger.blocks.rows, dtype=np.float64), seed=rules.seed)
+    found = ratio_interval(saved, np.asarray(challenger.blocks.rows, dtype=np.float64), seed=rules.seed)
     passed = found.value >= -rules.tolerance
     reason = (
         f"log loss {challenger.log_loss:.5f} against the champion's {champion.log_loss:.5f}: "
@@ -116,7 +116,7 @@ def _expectancy(champion: EvaluationRecord, challenger: EvaluationRecord, rules:
         idle = " and ".join(name for name, record in names.items() if record.expectancy is None)
         reason = f"no trades of the {idle} at {challenger.threshold:g}: expectancies cannot be compared"
         return passed, reason, _numbers("expectancy_difference", Interval(np.nan, np.nan, np.nan, 0))
-    found = bootstrap_difference(_trades(challenger), _trades(champion), seed=rules.seed)
+    found = difference_interval(_trades(challenger), _trades(champion), seed=rules.seed)
     passed = not found.high < 0
     reason = (
         f"expectancy {challenger.expectancy:+.3f} R in {challenger.trades} trades against {champion.expectancy:+.3f} R "

@@ -36,7 +36,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One number on held-out data beside its baseline.
 
     `improvement` is positive when the model is better than the baseline, whatever the metric's sign, and
-    `interval` its 95 % interval by bootstrap over time blocks; null when there are too few blocks to say.
+    `interval` its 95 % interval over blocks of time; null when there are too few blocks to say.
     """
 
     value: float | None

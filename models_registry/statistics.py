@@ -1,9 +1,14 @@
 """Scores of probabilities and trades, and honest intervals for their differences.
 
-Labels overlap in time and all symbols move together, so rows are never resampled one by one: values are summed
-in blocks of time, over all symbols, and runs of neighbouring blocks are drawn (the circular block bootstrap of
-Politis and Romano 1992). With few blocks the percentile interval is too narrow; its levels are widened to those
-of Student's t (the expanded percentile interval, Hesterberg 2015, section 4.2).
+Labels overlap in time and all symbols move together, so rows are never taken one by one: values are summed in
+blocks of time, over all symbols. Which interval follows depends on how many runs of blocks there are.
+
+- Many: runs of neighbouring blocks are drawn (the circular block bootstrap of Politis and Romano 1992), the
+  percentiles widened to those of Student's t (the expanded percentile interval, Hesterberg 2015, section 4.2).
+- Few: a bootstrap has too few combinations, whatever its percentiles. The slow movements of the block sums are
+  their error, and Student's t with as many degrees of freedom as movements gives the width (the equal-weighted
+  cosine estimator, Lazarus, Lewis, Stock and Watson 2018, section 3).
+- Too few: there is none.
 """
 
 from __future__ import annotations
@@ -25,6 +30,10 @@ DAY_BLOCKS = 6
 DRAWS = 2000
 FEWEST_BLOCKS = 6
 """Below it there is no interval: too few independent pieces to say anything."""
+FEWEST_DEGREES = 2
+"""Degrees of freedom below which there is none either: most of what is averaged lies in a block or two."""
+FEWEST_RUNS = 20
+"""Runs of blocks from which they are resampled."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +81,21 @@ def run_length(blocks: int) -> int:
     return int(np.clip(blocks // 20, 2, DAY_BLOCKS))
 
 
-def bootstrap_ratio(numerator: Values, denominator: Values, *, seed: int, draws: int = DRAWS) -> Interval:
+def ratio_interval(numerator: Values, denominator: Values, *, seed: int, draws: int = DRAWS) -> Interval:
     """`sum(numerator) / sum(denominator)` over blocks in time order, with its interval.
 
-    A mean over rows has the row counts as denominator. Draws whose denominator is zero are left out.
+    A mean over rows has the row counts as denominator. `seed` is that of the resampling.
     """
     zero, one = np.zeros(len(numerator)), np.ones(len(numerator))
-    return bootstrap_difference((numerator, denominator), (zero, one), seed=seed, draws=draws)
+    return difference_interval((numerator, denominator), (zero, one), seed=seed, draws=draws)
 
 
-def bootstrap_difference(
+def difference_interval(
     first: tuple[Values, Values], second: tuple[Values, Values], *, seed: int, draws: int = DRAWS
 ) -> Interval:
     """The ratio of sums `first` less the ratio of sums `second`, over the same blocks, with its interval.
 
-    Each is `(numerator, denominator)` as in `bootstrap_ratio`; both are drawn together, so what moves both
+    Each is `(numerator, denominator)` as in `ratio_interval`; both are taken together, so what moves both
     alike does not widen the interval.
     """
     parts = [np.asarray(values, dtype=np.float64) for values in (*first, *second)]
@@ -95,16 +104,65 @@ def bootstrap_difference(
     value = sums[0] / sums[1] - sums[2] / sums[3] if sums[1] and sums[3] else math.nan
     if blocks < FEWEST_BLOCKS or math.isnan(value):
         return Interval(value, math.nan, math.nan, blocks)
+    if blocks < FEWEST_RUNS * run_length(blocks):
+        low, high = _by_cosines(parts, value)
+    else:
+        low, high = _by_resampling(parts, seed, draws)
+    return Interval(value, low, high, blocks)
+
+
+def _by_cosines(parts: list[Float64], value: float) -> tuple[float, float]:
+    """The interval of `value` from the slow movements of its blocks."""
+    ratios = [top.sum() / under.sum() for top, under in (parts[:2], parts[2:])]
+    # What each block adds to the difference of ratios, to first order; these sum to zero.
+    first, second = (
+        (top - ratio * under) / under.sum() for (top, under), ratio in zip((parts[:2], parts[2:]), ratios, strict=True)
+    )
+    added = first - second
+    degrees = degrees_of_freedom(min(effective_blocks(parts[1]), effective_blocks(parts[3])))
+    if degrees < FEWEST_DEGREES:
+        return math.nan, math.nan
+    blocks = len(added)
+    order, place = np.arange(1, degrees + 1)[:, None], np.arange(blocks) + 0.5
+    movements = math.sqrt(2 / blocks) * np.cos(math.pi * order * place / blocks) @ added
+    spread = student_t(0.975, degrees) * math.sqrt(blocks * float(np.mean(movements**2)))
+    return value - spread, value + spread
+
+
+def effective_blocks(weights: Float64) -> float:
+    """How many equally heavy blocks weigh like these (Kish 1965): trades in few of the blocks count as few.
+
+    >>> effective_blocks(np.array([5.0, 5.0, 5.0])), effective_blocks(np.array([15.0, 0.0, 0.0]))
+    (3.0, 1.0)
+    """
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def degrees_of_freedom(blocks: float) -> int:
+    """The movements that `blocks` can be averaged to: half of them, rounded.
+
+    Neighbouring blocks share labels, which makes slow movements larger than fast ones; the error of a mean is the
+    slowest of all, so the fast half would make it look too small.
+
+    >>> degrees_of_freedom(5.9), degrees_of_freedom(12)
+    (3, 6)
+    """
+    return int(blocks / 2 + 0.5)
+
+
+def _by_resampling(parts: list[Float64], seed: int, draws: int) -> tuple[float, float]:
+    """The interval by the block bootstrap; draws whose denominator is zero are left out."""
+    blocks = len(parts[0])
     length = run_length(blocks)
     starts = np.random.default_rng(seed).integers(0, blocks, size=(draws, math.ceil(blocks / length)))
     chosen = ((starts[:, :, None] + np.arange(length)) % blocks).reshape(draws, -1)[:, :blocks]
     drawn = [part[chosen].sum(axis=1) for part in parts]
     usable = (drawn[1] > 0) & (drawn[3] > 0)
     if 2 * usable.sum() < draws:
-        return Interval(value, math.nan, math.nan, blocks)
+        return math.nan, math.nan
     ratios = drawn[0][usable] / drawn[1][usable] - drawn[2][usable] / drawn[3][usable]
     low, high = np.quantile(ratios, expanded_levels(blocks / length))
-    return Interval(value, float(low), float(high), blocks)
+    return float(low), float(high)
 
 
 def expanded_levels(independent: float, coverage: float = 0.95) -> tuple[float, float]:
@@ -121,9 +179,11 @@ def expanded_levels(independent: float, coverage: float = 0.95) -> tuple[float, 
 def student_t(probability: float, degrees: float) -> float:
     """The quantile of Student's t for `probability` above one half (expansion of Abramowitz and Stegun 26.7.5).
 
-    >>> round(student_t(0.975, 10), 2), round(student_t(0.975, 5), 2)
-    (2.23, 2.57)
+    >>> round(student_t(0.975, 10), 2), round(student_t(0.975, 5), 2), round(student_t(0.975, 2), 2)
+    (2.23, 2.57, 4.3)
     """
+    if degrees == 2:  # where the expansion is poor and the quantile has a closed form
+        return (2 * probability - 1) / math.sqrt(2 * probability * (1 - probability))
     z = NormalDist().inv_cdf(probability)
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
@@ -201,7 +261,7 @@ def improvement(scored: Scored, baseline: Floats, seed: int) -> Interval:
     difference = log_loss(scored.won, baseline) - log_loss(scored.won, scored.probability)
     starts, block = block_index(scored.decided_at)
     count = block_sums(block, np.ones(len(block)), len(starts))
-    return bootstrap_ratio(block_sums(block, difference, len(starts)), count, seed=seed)
+    return ratio_interval(block_sums(block, difference, len(starts)), count, seed=seed)
 
 
 def selection(scored: Scored, chosen: NDArray[np.bool_], seed: int) -> tuple[Interval, Interval]:
@@ -212,4 +272,4 @@ def selection(scored: Scored, chosen: NDArray[np.bool_], seed: int) -> tuple[Int
         block_sums(block, chosen, len(starts)),
     )
     everything = block_sums(block, scored.r, len(starts)), block_sums(block, np.ones(len(block)), len(starts))
-    return bootstrap_ratio(*trades, seed=seed), bootstrap_difference(trades, everything, seed=seed)
+    return ratio_interval(*trades, seed=seed), difference_interval(trades, everything, seed=seed)

@@ -25,7 +25,7 @@ from models_registry.exports import LATENCY_ROWS, best_latency_us, choose, repor
 from models_registry.manifest import AUTOENCODER, Component, FormatReport, Metric
 from models_registry.principal_components import PrincipalComponents
 from models_registry.sessions import TfliteSession
-from models_registry.statistics import block_index, block_sums, bootstrap_ratio
+from models_registry.statistics import block_index, block_sums, ratio_interval
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[str, float], None]
@@ -319,7 +319,7 @@ def _export(
 
 def _metrics(error: Float32, baseline: Float32, holdout_at: NDArray[np.int64], seed: int) -> dict[str, Metric]:
     starts, block = block_index(holdout_at)
-    saved = bootstrap_ratio(
+    saved = ratio_interval(
         block_sums(block, baseline - error, len(starts)), block_sums(block, np.ones(len(block)), len(starts)), seed=seed
     )
     metric = Metric(
