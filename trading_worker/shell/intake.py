@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market.bars import MINUTE_MS, Bars, fault
+from market.binance.streams import KlineEvent
 from market.errors import BarRejected, MarketError
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.waves import Minute, Offer, Overdue, WaveAssembler
@@ -31,34 +32,6 @@ REPAIRS_AT_ONCE = 8
 REMEMBERED_REPAIRS = 4_096
 
 _NUMBER = re.compile(r"-?\d[\d.e+-]*|nan|inf")
-
-
-class KlineMessage(Protocol):
-    """What the intake reads of `market.binance.streams.KlineEvent`."""
-
-    @property
-    def symbol(self) -> str:
-        """The venue's symbol."""
-
-    @property
-    def open_time(self) -> int:
-        """First millisecond of its bar."""
-
-    @property
-    def price(self) -> float:
-        """The last price."""
-
-    @property
-    def bar(self) -> np.void:
-        """The bar, a `market.bars.BAR` scalar."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the venue has closed it (`x`)."""
-
-    @property
-    def event_time(self) -> int:
-        """When the venue sent it, ms UTC."""
 
 
 class Sink(Protocol):
@@ -110,7 +83,7 @@ class Intake:
         sink: Sink,
         board: Board,
         *,
-        parse: Callable[[bytes], KlineMessage | None],
+        parse: Callable[[bytes], KlineEvent | None],
         fetch: Fetch,
         server_time: Callable[[], Awaitable[int]],
         venue_ms: int,
@@ -127,6 +100,8 @@ class Intake:
         self._parse = parse
         self._fetch = fetch
         self._server_time = server_time
+        self._extremes = [(-1, 0.0, 0.0)] * len(self._symbols)
+        """Per row: open time of the bar that is going on, its low and its high so far."""
         self._price_rows: list[int] = []
         self._prices: list[float] = []
         self._prices_since = 0
@@ -149,7 +124,7 @@ class Intake:
                 if message.closed:
                     await self._closed(row, message)
                 else:
-                    self._price(row, message.price, message.event_time)
+                    self._price(row, message)
             except BarRejected as error:
                 self._reject(error)
             except MarketError as error:
@@ -162,14 +137,14 @@ class Intake:
             self.venue_ms = self._board.venue_ms = max(self.venue_ms, venue_ms)
             await self._advance()
 
-    async def _pass_time(self, message: KlineMessage) -> None:
+    async def _pass_time(self, message: KlineEvent) -> None:
         """Move the venue's time to the message's; one wrong event time must not cut every wave to come."""
         event_time = message.event_time
         if event_time > self.venue_ms + JUMP_MS and event_time > await self._server_time() + CLOCK_TOLERANCE_MS:
             raise BarRejected(message.symbol, message.open_time, "its event time lies in the future")
         self.venue_ms = self._board.venue_ms = max(self.venue_ms, event_time)
 
-    async def _closed(self, row: int, message: KlineMessage) -> None:
+    async def _closed(self, row: int, message: KlineEvent) -> None:
         """A closed bar: check it, fetch what is missing before it, offer it."""
         bar, symbol, open_time = message.bar, message.symbol, message.open_time
         reason = fault(bar)
@@ -178,6 +153,7 @@ class Intake:
         if reason is not None:
             raise BarRejected(symbol, open_time, reason)
         self._board.venue_delay.add((message.event_time - int(bar["close_time"])) / 1e3)
+        self._price(row, message)
         missing = self._waves.missing(row, open_time)
         if missing is not None and not await self._repair(row, *missing):
             # Features must not jump over bars that exist. This bar is fetched with them, when REST answers again.
@@ -252,13 +228,28 @@ class Intake:
 
         return all(await asyncio.gather(*map(one, overdue.rows)))
 
-    def _price(self, row: int, price: float, event_time: int) -> None:
-        if not price > 0 or price == float("inf"):
-            raise BarRejected(self._symbols[row], 0, "a price update is not a positive number")
+    def _price(self, row: int, message: KlineEvent) -> None:
+        """What one message says of the price: the last trade, and first what the bar's extremes say went before it.
+
+        Messages come every quarter of a second at best, and a barrier is touched in between; the bar's high and low
+        do not miss it. Where one message moves both, the one that is farther from the last trade is taken to have
+        come first.
+        """
+        kline = message.kline
+        low, price, high = kline.low, kline.close, kline.high
+        if not 0 < low <= price <= high < float("inf"):
+            raise BarRejected(message.symbol, message.open_time, "a price update is not possible")
         if not self._prices:
-            self._prices_since = event_time
-        self._price_rows.append(row)
-        self._prices.append(price)
+            self._prices_since = message.event_time
+        open_time, low_seen, high_seen = self._extremes[row]
+        new = open_time != message.open_time
+        touched = [low] if new or low < low_seen else []
+        if new or high > high_seen:
+            touched.insert(0 if high - price > price - low else len(touched), high)
+        self._extremes[row] = (message.open_time, low, high)
+        for value in (*touched, price):
+            self._price_rows.append(row)
+            self._prices.append(value)
 
     def _flush_prices(self) -> None:
         """Hand price updates over. They are gathered for a moment, since each call costs more than a price."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,8 +47,9 @@ class Message:
         return int(self.bar["open_time"])
 
     @property
-    def price(self) -> float:
-        return float(self.bar["close"])
+    def kline(self) -> SimpleNamespace:
+        """The numbers that a price update is read from."""
+        return SimpleNamespace(**{name: float(self.bar[name]) for name in ("low", "high", "close")})
 
 
 @dataclass
@@ -120,10 +122,18 @@ class Line:
         """The closed bar of a minute, `after_ms` after its close."""
         await self.send(Message(symbol, bars(minute, price=price)[0], True, close(minute) + after_ms))
 
-    async def tick(self, symbol: str, time_ms: int, price: float) -> None:
-        """A partial update."""
-        minute = (time_ms - START) // MINUTE_MS
-        await self.send(Message(symbol, bars(minute, price=price)[0], False, time_ms))
+    async def tick(
+        self, symbol: str, time_ms: int, price: float, low: float | None = None, high: float | None = None
+    ) -> None:
+        """A partial update; low and high are those of the bar so far."""
+        bar = bars((time_ms - START) // MINUTE_MS, price=price)
+        bar["low"], bar["high"] = price if low is None else low, price if high is None else high
+        await self.send(Message(symbol, bar[0], False, time_ms))
+
+    @property
+    def prices(self) -> list[float]:
+        """All prices that were shown."""
+        return [price for _, _, shown in self.desk.shown for price in shown]
 
     @property
     def waves(self) -> list[tuple[int, list[int], list[int], list[int]]]:
@@ -142,12 +152,12 @@ class Line:
 async def test_complete_waves_leave_at_once_and_price_updates_before_them() -> None:
     line = Line()
     await line.tick("A", START + 20_000, 101.0)
-    await line.tick("B", START + 20_000, 7.0)
     assert line.desk.shown == []
     await line.say("A", 0)
     await line.say("B", 0)
     assert line.waves == [(0, [0, 1], [], [])]
-    assert [(rows, prices) for _, rows, prices in line.desk.shown] == [([0, 1], [101.0, 7.0])]
+    assert line.prices[:3] == [101.0] * 3
+    assert line.prices[-1] == 100.0, "the closed bar is the last word before its wave"
     assert line.board.venue_delay.last == pytest.approx(2.0)
     assert line.desk.asked == []
 
@@ -285,5 +295,23 @@ async def test_a_flood_of_bad_messages_is_counted_but_not_journaled_without_boun
 async def test_price_updates_are_handed_over_by_the_quarter_second() -> None:
     line = Line()
     for offset in range(0, 1_000, 100):
-        await line.tick("A", START + offset, 100.0 + offset)
-    assert [len(prices) for _, _, prices in line.desk.shown] == [4, 4]
+        await line.tick("A", START + offset, 100.0)
+    assert [len(prices) for _, _, prices in line.desk.shown] == [6, 4]
+
+
+async def test_the_extremes_of_a_bar_tell_what_was_touched_between_two_messages() -> None:
+    line = Line()
+    times = iter(range(START, START + 60_000, 1_000))
+    await line.tick("A", next(times), 100.0, low=98.0, high=101.0)
+    await line.tick("A", next(times), 100.0, low=98.0, high=101.0)
+    await line.tick("A", next(times), 99.0, low=98.0, high=105.0)
+    await line.tick("A", next(times), 104.0, low=90.0, high=106.0)
+    assert line.prices == [98.0, 101.0, 100.0, 100.0, 105.0, 99.0, 90.0, 106.0, 104.0]
+
+
+async def test_an_impossible_price_update_is_refused() -> None:
+    line = Line()
+    await line.tick("A", START, 100.0, low=101.0)
+    await line.tick("A", START, float("nan"))
+    await line.tick("A", START, -1.0)
+    assert line.board.rejected == {"a price update is not possible": 3}
