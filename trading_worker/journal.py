@@ -86,6 +86,9 @@ class Journal:
         The worker's name, part of every record's identity.
     segment_bytes
         A segment is closed by the first commit that brings it to this size.
+    identity
+        What tells this journal from another one of the same worker, kept elsewhere or lost: both begin with epoch 1.
+        Only a folder without a journal takes it; one that has a journal keeps that journal's.
 
     Raises
     ------
@@ -97,10 +100,13 @@ class Journal:
         The disk refuses. After a failed `commit` the journal takes nothing more: start again, which recovers.
     """
 
-    def __init__(self, folder: str | Path, worker: str, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, folder: str | Path, worker: str, segment_bytes: int = SEGMENT_BYTES, *, identity: str = ""
+    ) -> None:
         self.folder = Path(folder)
         self.worker = worker
         self.segment_bytes = segment_bytes
+        self.identity = identity
         self.torn: tuple[Torn, ...] = ()
         """What recovery put aside at this start."""
         self.epoch = 1
@@ -145,6 +151,7 @@ class Journal:
             frames = whole_frames(data, start, path)
             if frames.end != len(data):
                 torn.append(_put_aside(path, data, frames.end))
+            self.identity = head.journal
             self.sequence = head.first_sequence + len(frames.payloads)
             break
         self.torn = tuple(torn)
@@ -153,7 +160,7 @@ class Journal:
         path = self.folder / f"{self.epoch:08d}-{self._index:08d}{SUFFIX}"
         try:
             self._file: int = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            header = pack_header(Head(self.worker, self.epoch, self._index, self.sequence))
+            header = pack_header(Head(self.worker, self.epoch, self._index, self.sequence, self.identity))
             _write_all(self._file, header)
             os.fsync(self._file)
             _sync_folder(self.folder)
@@ -212,12 +219,19 @@ class Journal:
         if self._size == self._empty:
             return
         os.close(self._file)
+        # Before the new file appears: `closed` must not take it for one that nobody writes.
         self._index += 1
         self._open_segment()
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and number of the segment being written: every closed one has a smaller place."""
+        return self.epoch, self._index
+
     def closed(self) -> list[Segment]:
-        """The segments that will never change again, in order of writing."""
-        return [segment for segment in segments(self.folder) if segment.path != self._path]
+        """The segments that will never change again, in order of writing. Any thread may ask, at any moment."""
+        place = self.place  # read before the folder is: what is opened meanwhile lies beyond it
+        return [segment for segment in segments(self.folder) if (segment.epoch, segment.index) < place]
 
     def close(self) -> None:
         """Commit and let go of the files. A second call does nothing."""

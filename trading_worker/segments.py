@@ -4,7 +4,7 @@ A journal is a folder of segments `EEEEEEEE-SSSSSSSS.journal` (epoch, segment). 
 integers little-endian:
 
 - header: magic `PFJRNL`, version u16, length u32 and crc32 u32 of a MessagePack map (worker, epoch, segment,
-  first_sequence) that follows;
+  first_sequence, journal) that follows;
 - frame: magic u16, payload length u32, crc32 u32 of length and payload; then the payload, one event.
 
 A segment is written by one epoch only, so all files but the newest are immutable. A write that was cut leaves an
@@ -38,7 +38,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class Entry(NamedTuple):
-    """One record: where it stands and what it says. (worker, epoch, sequence) names it for good."""
+    """One record: where it stands and what it says. (worker, epoch, sequence) names it for good in its journal."""
 
     worker: str
     epoch: int
@@ -56,6 +56,8 @@ class Segment:
     index: int
     """Number within the epoch, from 0."""
     first_sequence: int
+    journal: str = ""
+    """Which journal of that worker it belongs to."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ class Head(msgspec.Struct, frozen=True):
     epoch: int
     segment: int
     first_sequence: int
+    journal: str = ""
 
 
 class Frames(NamedTuple):
@@ -160,7 +163,8 @@ def segments(folder: str | Path) -> list[Segment]:
         with path.open("rb") as file:
             head = unpack_header(file.read(4096), path)
         if head is not None:
-            found.append(Segment(path, head[0].worker, head[0].epoch, head[0].segment, head[0].first_sequence))
+            at = head[0]
+            found.append(Segment(path, at.worker, at.epoch, at.segment, at.first_sequence, at.journal))
     return found
 
 

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,58 @@ def test_rotation_on_request_closes_only_what_holds_something(tmp_path: Path) ->
         journal.append(refused(0))
         journal.rotate()
         assert [segment.first_sequence for segment in journal.closed()] == [0]
+
+
+def test_the_segment_that_is_being_created_is_no_closed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    with Journal(tmp_path, "w") as journal:
+        fsync = os.fsync
+
+        def look(file: int) -> None:
+            fsync(file)
+            seen.append([segment.index for segment in journal.closed()])
+
+        monkeypatch.setattr(os, "fsync", look)
+        for number in range(3):
+            journal.append(refused(number))
+            journal.rotate()
+    by_rotation = [[[]], [[0]] * 2, [[0]], [[0, 1]] * 2, [[0, 1]], [[0, 1, 2]] * 2]
+    assert seen == [part for parts in by_rotation for part in parts]
+
+
+def test_a_thread_that_looks_while_segments_are_closed_sees_only_finished_ones(tmp_path: Path) -> None:
+    found: dict[Path, bytes] = {}
+    done = threading.Event()
+
+    def look(journal: Journal) -> None:
+        while not done.is_set():
+            for segment in journal.closed():
+                if segment.path not in found:
+                    found[segment.path] = segment.path.read_bytes()
+
+    with Journal(tmp_path, "w") as journal:
+        thread = threading.Thread(target=look, args=(journal,))
+        thread.start()
+        try:
+            for number in range(400):
+                journal.append(refused(number))
+                journal.rotate()
+        finally:
+            done.set()
+            thread.join()
+    assert {path: path.read_bytes() for path in found} == found
+    assert [len(read_segment(data, path)) for path, data in found.items()] == [1] * len(found)
+    assert len(found) > 1
+
+
+def test_a_journal_keeps_its_identity_and_a_new_folder_takes_the_one_it_is_given(tmp_path: Path) -> None:
+    for identity in ("first", "second"):
+        with Journal(tmp_path / "kept", "w", identity=identity) as journal:
+            journal.append(refused(0))
+            journal.rotate()
+            assert {segment.journal for segment in journal.closed()} == {"first"}
+    with Journal(tmp_path / "lost", "w", identity="second") as journal:
+        assert journal.identity == "second"
 
 
 @pytest.mark.parametrize("record", [0, 2, 4])
