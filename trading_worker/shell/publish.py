@@ -1,7 +1,9 @@
 """Closed journal segments into the lake, as immutable Parquet files.
 
 One segment is one file, named by (worker, epoch, segment): publishing again finds it there and does nothing, so a
-worker that was killed in between simply goes on. Readers ingest by (worker, epoch, sequence).
+worker that was killed in between simply goes on. Readers ingest by (worker, epoch, sequence). In the lake an epoch
+carries its journal's identity, for a worker whose journal was lost begins again with epoch 1, and what another worker
+of the same name has published must not be taken for its own.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ def table(entries: list[Entry], segment: int) -> pa.Table:
 
 
 def partition(segment: Segment) -> dict[str, str]:
-    """Where a segment's file lies."""
-    return {"worker": segment.worker, "epoch": f"{segment.epoch:08d}"}
+    """Where a segment's file lies: an epoch of one journal is none of another's."""
+    epoch = f"{segment.epoch:08d}"
+    return {"worker": segment.worker, "epoch": f"{epoch}-{segment.journal}" if segment.journal else epoch}
 
 
 def publish(lake: Lake, segment: Segment) -> str | None:
@@ -81,19 +84,20 @@ class Publisher:
         self._wall_s = wall_s
         self._done = done
         self._published: set[Path] = set()
-        self._seen = -1
+        self._seen: tuple[int, int] | None = None
+        """Every segment before this place is published."""
 
     async def run(self) -> None:
         """For ever. A lake that refuses is tried again at the next turn."""
         while True:
             await asyncio.sleep(self._interval_s)
             await self._before()
-            if self._journal.sequence != self._seen:
+            if self._journal.place != self._seen:
                 await self.flush()
 
     async def flush(self) -> None:
         """Publish every closed segment that is not yet published."""
-        self._seen = self._journal.sequence
+        place = self._journal.place
         count = 0
         try:
             for segment in await asyncio.to_thread(self._journal.closed):
@@ -102,9 +106,9 @@ class Publisher:
                     self._published.add(segment.path)
             await asyncio.to_thread(self._prune)
         except (MarketError, OSError) as error:
-            self._seen = -1
             self._done(count, f"journal segments are kept here until the lake takes them: {error}")
             return
+        self._seen = place
         self._done(count, None)
 
     def _prune(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -112,7 +113,12 @@ class Worker:
         self._quick = Venue(MarketDataClient(url, session, attempts=LIVE_ATTEMPTS), ban)
         # The lock on the journal comes first: a second worker on this folder must end before it does anything.
         journal = self._stack.enter_context(
-            Journal(settings.state_dir / "journal", settings.worker_name, settings.segment_bytes)
+            Journal(
+                settings.state_dir / "journal",
+                settings.worker_name,
+                settings.segment_bytes,
+                identity=secrets.token_hex(4),
+            )
         )
         board.epoch = journal.epoch
         board.waiting["bundle"] = "none loaded yet"

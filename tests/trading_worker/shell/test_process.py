@@ -80,7 +80,7 @@ async def test_sigterm_ends_it_with_zero_and_its_labels_are_in_the_lake(tmp_path
         _, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     assert "stopped as asked" in err.decode()
-    assert list((tmp_path / "lake" / "journal" / "worker=worker" / "epoch=00000001").glob("*.parquet"))
+    assert list((tmp_path / "lake" / "journal" / "worker=worker").glob("epoch=00000001-*/*.parquet"))
     assert list((tmp_path / "state" / "snapshots").glob("*.snapshot"))
 
 

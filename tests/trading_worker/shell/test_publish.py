@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from market.lake import Lake
+from tests.trading_worker.shell.conftest import until
 from trading_worker.events import BarRejected, PositionVoided
 from trading_worker.journal import Journal
 from trading_worker.shell.publish import DATASET, KEPT_S, Publisher, publish
@@ -22,22 +24,26 @@ def event(number: int) -> BarRejected:
 class Desk:
     """A journal, a lake, and a publisher between them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.journal = Journal(folder / "journal", "w")
+    def __init__(self, folder: Path, journal: str = "journal", identity: str = "") -> None:
+        self.journal = Journal(folder / journal, "w", identity=identity)
         self.lake = Lake(str(folder / "lake"))
         self.told: list[tuple[int, str | None]] = []
         self.now_s = 0.0
+        self.turns = 0
+        self.idle = False
         self.publisher = Publisher(
             self.lake,
             self.journal,
-            self._nothing,
+            self._before,
             interval_s=0.0,
             wall_s=lambda: self.now_s,
             done=lambda count, failure: self.told.append((count, failure)),
         )
 
-    async def _nothing(self) -> None:
-        pass
+    async def _before(self) -> None:
+        self.turns += 1
+        if self.idle:
+            self.journal.rotate()
 
     def write(self, *numbers: int) -> None:
         """One segment of these events."""
@@ -81,6 +87,39 @@ async def test_a_restarted_publisher_finds_what_is_there_and_writes_nothing_twic
     assert again.sequences() == [0, 1]
     assert again.told == [(1, None)]
     assert again.lake.get_bytes("journal/worker=w/epoch=00000001/segment-00000000.parquet") == stored
+
+
+async def test_what_an_idle_market_leaves_behind_is_published_without_another_event(desk: Desk) -> None:
+    running = asyncio.create_task(desk.publisher.run())
+    try:
+        desk.journal.append(event(1))
+        desk.journal.commit()
+        turns = desk.turns
+        await until(lambda: desk.turns > turns + 2)
+        assert desk.sequences() == [], "the segment is still open"
+        desk.idle = True
+        turns = desk.turns
+        await until(lambda: desk.turns > turns + 2)
+        assert desk.sequences() == [0]
+        told, turns = len(desk.told), desk.turns
+        await until(lambda: desk.turns > turns + 2)
+        assert len(desk.told) == told, "nothing was closed, so the lake is not asked"
+    finally:
+        running.cancel()
+
+
+async def test_the_journal_after_a_lost_one_reaches_the_lake_too(tmp_path: Path) -> None:
+    first = Desk(tmp_path, "journal", "a1")
+    first.write(1, 2)
+    await first.publisher.flush()
+    first.journal.close()
+    second = Desk(tmp_path, "elsewhere", "b2")
+    second.write(3)
+    await second.publisher.flush()
+    rows = second.lake.query("SELECT worker, epoch, sequence, time_ms FROM journal ORDER BY time_ms").to_pylist()
+    assert [row["time_ms"] for row in rows] == [1, 2, 3]
+    assert len({(row["worker"], row["epoch"], row["sequence"]) for row in rows}) == 3
+    assert [row["epoch"] for row in rows] == ["00000001-a1", "00000001-a1", "00000001-b2"]
 
 
 async def test_a_lake_that_refuses_loses_nothing(desk: Desk, tmp_path: Path) -> None:
