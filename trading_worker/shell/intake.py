@@ -104,7 +104,7 @@ class Intake:
         """Per row: open time of the bar that is going on, its low and its high so far."""
         self._price_rows: list[int] = []
         self._prices: list[float] = []
-        self._prices_since = 0
+        self._prices_since = self._prices_until = 0
         self._journaled = 0
         self._repaired: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_REPAIRS)
 
@@ -213,7 +213,7 @@ class Intake:
             self._flush_prices()
             self._journaled = 0
             await self._sink.minute(minute, self.venue_ms)
-        if self._prices and (self.venue_ms - self._prices_since >= PRICE_BATCH_MS or len(self._prices) >= PRICE_BATCH):
+        if len(self._prices) >= PRICE_BATCH or (self._prices and self.venue_ms >= self._prices_since + PRICE_BATCH_MS):
             self._flush_prices()
 
     async def _ask(self, overdue: Overdue) -> bool:
@@ -239,8 +239,13 @@ class Intake:
         low, price, high = kline.low, kline.close, kline.high
         if not 0 < low <= price <= high < float("inf"):
             raise BarRejected(message.symbol, message.open_time, "a price update is not possible")
+        # A closed bar is sent seconds after its close; its prices were there at the close.
+        time_ms = min(message.event_time, kline.close_time)
+        if self._prices and not 0 <= time_ms - self._prices_since < PRICE_BATCH_MS:
+            self._flush_prices()
         if not self._prices:
-            self._prices_since = message.event_time
+            self._prices_since = time_ms
+        self._prices_until = time_ms
         open_time, low_seen, high_seen = self._extremes[row]
         new = open_time != message.open_time
         touched = [low] if new or low < low_seen else []
@@ -256,7 +261,7 @@ class Intake:
         if self._prices:
             self._board.prices += len(self._prices)
             rows = np.array(self._price_rows, dtype=np.int64)
-            self._sink.prices(self.venue_ms, rows, np.array(self._prices, dtype=np.float64))
+            self._sink.prices(self._prices_until, rows, np.array(self._prices, dtype=np.float64))
             self._price_rows.clear()
             self._prices.clear()
 

@@ -49,7 +49,8 @@ class Message:
     @property
     def kline(self) -> SimpleNamespace:
         """The numbers that a price update is read from."""
-        return SimpleNamespace(**{name: float(self.bar[name]) for name in ("low", "high", "close")})
+        numbers = {name: float(self.bar[name]) for name in ("low", "high", "close")}
+        return SimpleNamespace(**numbers, close_time=int(self.bar["close_time"]))
 
 
 @dataclass
@@ -158,6 +159,7 @@ async def test_complete_waves_leave_at_once_and_price_updates_before_them() -> N
     assert line.waves == [(0, [0, 1], [], [])]
     assert line.prices[:3] == [101.0] * 3
     assert line.prices[-1] == 100.0, "the closed bar is the last word before its wave"
+    assert [time_ms for time_ms, _, _ in line.desk.shown] == [START + 20_000, close(0), close(0)]
     assert line.board.venue_delay.last == pytest.approx(2.0)
     assert line.desk.asked == []
 
@@ -296,7 +298,7 @@ async def test_price_updates_are_handed_over_by_the_quarter_second() -> None:
     line = Line()
     for offset in range(0, 1_000, 100):
         await line.tick("A", START + offset, 100.0)
-    assert [len(prices) for _, _, prices in line.desk.shown] == [6, 4]
+    assert [len(prices) for _, _, prices in line.desk.shown] == [5, 3, 3]
 
 
 async def test_the_extremes_of_a_bar_tell_what_was_touched_between_two_messages() -> None:
@@ -305,6 +307,7 @@ async def test_the_extremes_of_a_bar_tell_what_was_touched_between_two_messages(
     await line.tick("A", next(times), 100.0, low=98.0, high=101.0)
     await line.tick("A", next(times), 100.0, low=98.0, high=101.0)
     await line.tick("A", next(times), 99.0, low=98.0, high=105.0)
+    await line.tick("A", next(times), 104.0, low=90.0, high=106.0)
     await line.tick("A", next(times), 104.0, low=90.0, high=106.0)
     assert line.prices == [98.0, 101.0, 100.0, 100.0, 105.0, 99.0, 90.0, 106.0, 104.0]
 

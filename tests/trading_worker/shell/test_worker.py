@@ -108,7 +108,9 @@ async def test_live_decides_what_history_decides_to_the_bit(tmp_path: Path) -> N
     assert Counter(map(kind, live))["position_closed"] >= 3
     assert digest(live) == digest(history(tmp_path))
     assert (board.waves, board.waves_missed, board.waves_cut, board.bars_fetched) == (MINUTES // 5, 0, 0, 0)
-    assert board.outcomes.total() == sum(isinstance(event, PositionClosed) for event in live)
+    closed = [event for event in live if isinstance(event, PositionClosed)]
+    assert board.outcomes.total() == len(closed)
+    assert not any(event.ticks_disagree for event in closed), "the stream told the same barrier as the bars"
 
 
 async def test_stream_faults_are_repaired_counted_and_change_no_decision(tmp_path: Path) -> None:
