@@ -36,6 +36,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     promoted: bool
     rule: Rule
     reasons: list[str]
+    failed: list[str] = []
+    """Those of the reasons that speak against the challenger; none when it is promoted."""
     numbers: dict[str, float | None]
     """`log_loss_difference` and `expectancy_difference`, each with `_low`, `_high`; positive favours the challenger."""
 
@@ -72,6 +74,7 @@ def judge(champion: EvaluationRecord | None, challenger: EvaluationRecord, rules
         promoted=all(passed for passed, _, _ in verdicts),
         rule="not_worse",
         reasons=[reason for _, reason, _ in verdicts],
+        failed=[reason for passed, reason, _ in verdicts if not passed],
         numbers=numbers,
     )
 
@@ -102,9 +105,10 @@ def _log_loss(champion: EvaluationRecord, challenger: EvaluationRecord, rules: G
     saved = np.asarray(champion.blocks.log_loss) - np.asarray(challenger.blocks.log_loss)
     found = ratio_interval(saved, np.asarray(challenger.blocks.rows, dtype=np.float64), seed=rules.seed)
     passed = found.value >= -rules.tolerance
+    allowed = f", within the tolerance of {rules.tolerance:g}" if passed and found.value < 0 else ""
     reason = (
         f"log loss {challenger.log_loss:.5f} against the champion's {champion.log_loss:.5f}: "
-        f"better by {found.value:+.5f}{_span(found, 5)}, {'not worse' if passed else 'worse'}"
+        f"{_compared(found, 5, 'better', 'worse')}{allowed}"
     )
     return passed, reason, _numbers("log_loss_difference", found)
 
@@ -120,8 +124,8 @@ def _expectancy(champion: EvaluationRecord, challenger: EvaluationRecord, rules:
     passed = not found.high < 0
     reason = (
         f"expectancy {challenger.expectancy:+.3f} R in {challenger.trades} trades against {champion.expectancy:+.3f} R "
-        f"in {champion.trades}: better by {found.value:+.3f}{_span(found, 3)}, "
-        f"{'not shown to be worse' if passed else 'worse'}"
+        f"in {champion.trades}: {_compared(found, 3, 'higher', 'lower')}, "
+        f"{'not shown to be worse' if passed else 'shown to be worse'}"
     )
     return passed, reason, _numbers("expectancy_difference", found)
 
@@ -134,13 +138,27 @@ def _alone(challenger: EvaluationRecord) -> str:
     low, high = challenger.improvement_interval or (np.nan, np.nan)
     found = Interval(challenger.improvement, low, high, len(challenger.blocks.rows))
     words = "skill" if challenger.skill else "no skill shown"
-    return f"log loss better than the base rate by {found.value:+.5f}{_span(found, 5)}: {words}"
+    return f"log loss {_compared(found, 5, 'better', 'worse')}, against the base rate: {words}"
 
 
-def _span(found: Interval, digits: int) -> str:
-    if not found.known:
-        return " (too few blocks for an interval)"
-    return f" (95 %: {found.low:+.{digits}f} to {found.high:+.{digits}f})"
+def _compared(found: Interval, digits: int, above: str, below: str) -> str:
+    """A difference and its interval in words, each with its direction.
+
+    >>> _compared(Interval(-0.0019, -0.004, 0.0002, 40), 4, "better", "worse")
+    'worse by 0.0019 (95 %: worse by 0.0040 to better by 0.0002)'
+    >>> _compared(Interval(0.0, np.nan, np.nan, 3), 4, "better", "worse")
+    'the same (too few blocks for an interval)'
+    >>> _compared(Interval(-1e-9, np.nan, np.nan, 3), 4, "better", "worse")
+    'worse by less than 0.0001 (too few blocks for an interval)'
+    """
+
+    def words(value: float) -> str:
+        least = 10.0**-digits
+        size = f"{abs(value):.{digits}f}" if abs(value) >= least else f"less than {least:.{digits}f}"
+        return f"{above if value > 0 else below} by {size}" if value else "the same"
+
+    span = f"95 %: {words(found.low)} to {words(found.high)}" if found.known else "too few blocks for an interval"
+    return f"{words(found.value)} ({span})"
 
 
 def _numbers(name: str, found: Interval) -> dict[str, float | None]:

@@ -84,6 +84,7 @@ def test_a_better_challenger_is_promoted_with_its_numbers() -> None:
     assert verdict.numbers["log_loss_difference"] == pytest.approx(0.004, abs=0.002)
     assert 0 < verdict.numbers["log_loss_difference_low"] < verdict.numbers["log_loss_difference_high"]
     assert verdict.numbers["expectancy_difference"] == pytest.approx(0.1)
+    assert verdict.failed == []
 
 
 def test_an_equal_challenger_is_promoted() -> None:
@@ -93,16 +94,20 @@ def test_an_equal_challenger_is_promoted() -> None:
 def test_a_higher_log_loss_stays_challenger() -> None:
     verdict = judge(record("1"), record("2", better=-0.001))
     assert not verdict.promoted
-    assert verdict.reasons[1].endswith("worse")
-    assert not verdict.reasons[1].endswith("not worse")
-    assert judge(record("1"), record("2", better=-0.001), GateRules(tolerance=0.002)).promoted
+    assert ": worse by 0.00100 (" in verdict.reasons[1]
+    assert verdict.failed == [verdict.reasons[1]]
+    tolerated = judge(record("1"), record("2", better=-0.001), GateRules(tolerance=0.002))
+    assert tolerated.promoted
+    assert tolerated.reasons[1].endswith("within the tolerance of 0.002")
 
 
 def test_an_expectancy_shown_to_be_lower_stays_challenger() -> None:
     verdict = judge(record("1"), record("2", better=0.01, richer=-0.3))
     assert not verdict.promoted
     assert verdict.numbers["expectancy_difference_high"] < 0
-    assert verdict.reasons[2].endswith("worse")
+    assert ": lower by 0.300 (" in verdict.reasons[2]
+    assert verdict.reasons[2].endswith(", shown to be worse")
+    assert verdict.failed == [verdict.reasons[2]]
 
 
 def test_a_lower_expectancy_within_chance_is_not_held_against_it() -> None:
@@ -124,6 +129,7 @@ def test_too_few_rows_stay_challenger_however_good() -> None:
     assert not verdict.promoted
     assert "80 held-out rows" in verdict.reasons[0]
     assert "too few: it stays challenger" in verdict.reasons[0]
+    assert verdict.failed == [verdict.reasons[0]]
 
 
 def test_too_few_blocks_leave_the_interval_open_and_say_so() -> None:
