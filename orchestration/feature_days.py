@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,24 +18,30 @@ from features.decision_spec import DECISION_SPEC, DecisionSpec
 from features.engine import compute, new_state
 from market.bars import DAY_MS, Bars, empty, resample
 from market.errors import utc
-from market.klines_store import date_of, day_start, read_all
+from market.klines_store import date_of, day_start, read_all, stored_dates
 from market.lake import Lake
 
 State = NDArray[np.float64]
 
 
 class OutOfOrder(Exception):
-    """The day before has klines that no stored state has seen: materialise `features` from that day on."""
+    """A day cannot continue from the day before; `begin` is the day to materialise `features` from instead."""
 
-    def __init__(self, date: str, timeframe: str, symbol: str, have: int | None, need: int) -> None:
-        found = "there is none" if have is None else f"the stored one ends at {utc(have)}"
+    def __init__(self, date: str, reason: str, begin: str, what: str = "features") -> None:
         super().__init__(
-            f"features of {date} continue from the state of the day before, which has {timeframe} bars of {symbol} "
-            f"up to {utc(need)}, but {found}: materialise features from {date_of(day_start(date) - 1)} on"
+            f"features of {date} continue from the day before, {reason}: materialise {what} from {begin} on"
         )
         self.date = date
-        self.timeframe = timeframe
-        self.symbol = symbol
+        self.begin = begin
+
+
+class Computed(NamedTuple):
+    """A day that has been computed and stored."""
+
+    date: str
+    rows: int
+    dropped: tuple[str, ...]
+    """Later days that had continued from another state of this day: their rows and states are gone."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,14 @@ class Checkpoint:
     """Close of the last bar it has seen."""
     state: State
 
+    def same(self, other: Checkpoint) -> bool:
+        """Equal to the bit, NaN included."""
+        return self.close_time == other.close_time and self.state.tobytes() == other.state.tobytes()
+
+
+States = Mapping[str, Mapping[str, Checkpoint]]
+"""By timeframe and symbol."""
+
 
 @dataclass(frozen=True)
 class _Day:
@@ -52,31 +67,70 @@ class _Day:
 
     date: str
     minutes: Mapping[str, Bars]
-    states: Mapping[str, Mapping[str, Checkpoint]]
+    states: States
 
 
-def compute_days(lake: Lake, dates: Iterable[str], spec: DecisionSpec = DECISION_SPEC) -> Iterator[tuple[str, int]]:
-    """Compute and store the rows and end states of some days, in ascending order; yields each day and its rows.
+def compute_days(lake: Lake, dates: Iterable[str], spec: DecisionSpec = DECISION_SPEC) -> Iterator[Computed]:
+    """Compute and store the rows and end states of some days, in ascending order; yields each day when it is stored.
 
-    Raises `OutOfOrder` when the day before one of them was not computed, or was before its klines were complete.
+    A day whose end state comes out otherwise than it was takes every later day's rows and states with it, before it
+    is stored itself: they would be those of another history, and a worker takes the newest state that it finds.
+
+    Raises `OutOfOrder` when the day before one of them was not computed, or was before its klines were complete, and
+    when it has no klines although an earlier day has: a state begun cold would differ from history for days.
     """
+    computed = _computed(lake, spec)
     last: _Day | None = None
     for date in dates:
         before = date_of(day_start(date) - 1)
         if last is None or last.date != before:
-            last = _Day(
-                before, _minutes(lake, before), {t: read_states(lake, before, t, spec) for t in spec.timeframes}
-            )
+            last = _stored_day(lake, before, spec)
+        _check_continues(lake, date, last, computed, spec)
         minutes = _minutes(lake, date)
-        states, rows = {}, 0
-        for timeframe in spec.timeframes:
-            _check_continues(date, timeframe, last.minutes, last.states[timeframe])
-            states[timeframe], table = _compute(timeframe, minutes, last.states[timeframe], spec)
-            lake.put("feature_state", _states(states[timeframe], spec), {"timeframe": timeframe, "date": date})
+        made = {each: _compute(each, minutes, last.states[each], spec) for each in spec.timeframes}
+        states = {timeframe: found for timeframe, (found, _) in made.items()}
+        later = tuple(each for each in sorted(computed) if each > date)
+        dropped = later if later and not _same(states, _stored_states(lake, date, spec)) else ()
+        # The newest first, and this day last: broken off in between, doing the day again drops the rest.
+        for each in reversed(dropped):
+            _drop(lake, each, spec)
+            computed.remove(each)
+        for timeframe, (found, table) in made.items():
             lake.put("features", table, {"timeframe": timeframe, "date": date})
-            rows += table.num_rows
+            lake.put("feature_state", _states(found, spec), {"timeframe": timeframe, "date": date})
+        computed.add(date)
         last = _Day(date, minutes, states)
-        yield date, rows
+        yield Computed(date, sum(table.num_rows for _, table in made.values()), dropped)
+
+
+def _computed(lake: Lake, spec: DecisionSpec) -> set[str]:
+    """The days that hold states of this specification."""
+    found = lake.query("SELECT DISTINCT date FROM feature_state WHERE spec = ?", (spec.base.id,))
+    return {str(date) for date in found.column("date").to_pylist()}
+
+
+def _drop(lake: Lake, date: str, spec: DecisionSpec) -> None:
+    """Leave a day without rows and states."""
+    for timeframe in spec.timeframes:
+        lake.put("feature_state", _states({}, spec), {"timeframe": timeframe, "date": date})
+        lake.put("features", _no_rows(spec), {"timeframe": timeframe, "date": date})
+
+
+def _stored_day(lake: Lake, date: str, spec: DecisionSpec) -> _Day:
+    return _Day(date, _minutes(lake, date), _stored_states(lake, date, spec))
+
+
+def _stored_states(lake: Lake, date: str, spec: DecisionSpec) -> dict[str, dict[str, Checkpoint]]:
+    return {timeframe: read_states(lake, date, timeframe, spec) for timeframe in spec.timeframes}
+
+
+def _same(one: States, other: States) -> bool:
+    """Equal to the bit, NaN included."""
+    return all(
+        one[timeframe].keys() == other[timeframe].keys()
+        and all(each.same(other[timeframe][symbol]) for symbol, each in one[timeframe].items())
+        for timeframe in one
+    )
 
 
 def _minutes(lake: Lake, date: str) -> dict[str, Bars]:
@@ -88,7 +142,7 @@ def _compute(
     timeframe: str, minutes: Mapping[str, Bars], before: Mapping[str, Checkpoint], spec: DecisionSpec
 ) -> tuple[dict[str, Checkpoint], pa.Table]:
     """One timeframe of one day: the states after it, and its rows."""
-    states, tables = dict(before), [_rows("", empty(), np.empty((0, len(spec.base.names)), np.float32), spec)]
+    states, tables = dict(before), [_no_rows(spec)]
     for symbol, each in minutes.items():
         bars = resample(each, timeframe)
         if bars.size:
@@ -98,16 +152,36 @@ def _compute(
     return states, pa.concat_tables(tables)
 
 
-def _check_continues(
-    date: str, timeframe: str, yesterday: Mapping[str, Bars], states: Mapping[str, Checkpoint]
-) -> None:
-    for symbol, minutes in yesterday.items():
-        bars = resample(minutes, timeframe)
-        if bars.size:
-            need = int(bars["close_time"][-1])
-            have = states[symbol].close_time if symbol in states else None
+def _check_continues(lake: Lake, date: str, yesterday: _Day, computed: set[str], spec: DecisionSpec) -> None:
+    """Refuse a day unless the state of the day before has seen every bar that is stored before it."""
+    for timeframe in spec.timeframes:
+        states = yesterday.states[timeframe]
+        for symbol, minutes in yesterday.minutes.items():
+            bars = resample(minutes, timeframe)
+            if not bars.size:
+                continue
+            need, have = int(bars["close_time"][-1]), states[symbol].close_time if symbol in states else None
             if have != need:
-                raise OutOfOrder(date, timeframe, symbol, have, need)
+                found = "there is none" if have is None else f"the stored one ends at {utc(have)}"
+                reason = f"whose state is to have seen {timeframe} bars of {symbol} up to {utc(need)}, but {found}"
+                raise OutOfOrder(date, reason, _first_without(lake, yesterday.date, computed))
+    if yesterday.date in computed:
+        return
+    stored = [each for each in stored_dates(lake) if each < date]
+    if yesterday.date in stored:
+        raise OutOfOrder(date, "which has no state", _first_without(lake, yesterday.date, computed))
+    if stored:
+        reason = f"of which no klines are stored although there are some up to {stored[-1]}"
+        begin = date_of(day_start(stored[-1]) + DAY_MS)
+        raise OutOfOrder(date, reason, begin, "universe, klines, funding and features")
+
+
+def _first_without(lake: Lake, date: str, computed: set[str]) -> str:
+    """`date`, or the first of the days before it that have klines and no state."""
+    stored = set(stored_dates(lake))
+    while (before := date_of(day_start(date) - 1)) in stored - computed:
+        date = before
+    return date
 
 
 def read_states(lake: Lake, date: str, timeframe: str, spec: DecisionSpec = DECISION_SPEC) -> dict[str, Checkpoint]:
@@ -122,6 +196,10 @@ def read_states(lake: Lake, date: str, timeframe: str, spec: DecisionSpec = DECI
         row["symbol"]: Checkpoint(row["close_time"], np.array(row["state"], dtype=np.float64))
         for row in found.to_pylist()
     }
+
+
+def _no_rows(spec: DecisionSpec) -> pa.Table:
+    return _rows("", empty(), np.empty((0, len(spec.base.names)), np.float32), spec)
 
 
 def _rows(symbol: str, bars: Bars, rows: NDArray[np.float32], spec: DecisionSpec) -> pa.Table:

@@ -26,7 +26,9 @@ GROUP = "features"
         ),
     ],
     description="Feature rows of every series on 5m, 15m and 1h, in order: each day continues from the state that the "
-    "day before left, so the rows are the bits of one uninterrupted run. The state at the day's end is kept too.",
+    "day before left, so the rows are the bits of one uninterrupted run. The state at the day's end is kept too. A day "
+    "whose state comes out otherwise than before (its klines were mended, or an earlier day was added) takes all later "
+    "days with it: materialise those again, too; a day whose yesterday is missing is refused.",
 )
 def features(
     context: dg.AssetExecutionContext, lake: LakeResource, market: MarketResource
@@ -39,13 +41,28 @@ def features(
     store, days = lake.open(), context.partition_keys
     # A blocking check stops only runs that it is part of; this one may have been started on its own.
     require(store, market.view(), days)
-    total = 0
-    for date, rows in compute_days(store, days):
+    total, dropped = 0, set[str]()
+    for date, rows, gone in compute_days(store, days):
         context.add_asset_metadata({"rows": rows}, partition_key=date)
         total += rows
+        dropped = {*dropped, *gone} - {date}
+    again = f"{min(dropped)} to {max(dropped)}" if dropped else "nothing"
+    if dropped:
+        context.log.warning(
+            "%d later days had continued from another state and were dropped: materialise features of %s again",
+            len(dropped),
+            again,
+        )
     columns = list(DECISION_SPEC.base.names)
     return dg.MaterializeResult(
-        metadata={"rows_of_run": total, "columns": len(columns), "names": columns, "spec": DECISION_SPEC.base.id},
+        metadata={
+            "rows_of_run": total,
+            "dropped_days": len(dropped),
+            "materialise_again": again,
+            "columns": len(columns),
+            "names": columns,
+            "spec": DECISION_SPEC.base.id,
+        },
     )
 
 
