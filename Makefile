@@ -19,7 +19,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## build .venv from the lock file; does nothing when it is up to date
 
-$(STAMP): $(LOCKS) Makefile
+$(STAMP): $(LOCKS)
 	@test -n "$(PYTHON)" || { echo "perpforge needs Python 3.11 or 3.12 with venv (Debian: apt install python3-venv)"; exit 1; }
 	@echo "building $(VENV) with $(PYTHON) (about 3.3 GB)"
 	$(PYTHON) -m venv --clear $(VENV)
@@ -46,7 +46,7 @@ bench: $(STAMP)  ## the benchmarks, each with its baseline
 	$(BIN)/python -m benchmarks
 
 up: $(STAMP)  ## MLflow and the Dagster UI on the data of the last demo
-	$(BIN)/perpforge up
+	$(BIN)/perpforge up $(ARGS)
 
 lock: $(STAMP)  ## resolve the lock files anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes --no-header \

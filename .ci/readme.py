@@ -1,10 +1,11 @@
 """Run the commands of a Markdown file's `sh` blocks as they are written, in order; stop at the first that fails.
 
-A command whose comment says "until Ctrl-C" is started, must print an address that answers, and is then interrupted; it
-must end with 0 and leave nothing behind. Blocks of other kinds (`console`, none) are for reading only: what they show
-needs the network.
+A command whose comment says "until Ctrl-C" is started, must print addresses that all answer, and is then interrupted
+as by Ctrl-C; it must end in order and leave nothing behind. Blocks of other kinds (`console`, none) are for reading
+only: what they show needs the network.
 """
 
+import os
 import re
 import signal
 import subprocess
@@ -15,10 +16,15 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 READY_S = 180.0
+SETTLED_S = 20.0
+"""A command that prints nothing for so long has started all that it starts."""
+INTERRUPTED = (0, 130, -signal.SIGINT)
+"""How a command may end on Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def run(command: Command) -> int:
         process = subprocess.Popen(shell, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         ready = _await_address(process, output)
         started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         try:
             code = process.wait(60)
         except subprocess.TimeoutExpired:
@@ -61,24 +67,28 @@ def run(command: Command) -> int:
     if not ready or left:
         print(f"it {'left processes behind' if ready else 'never answered'}: {left}")
         return code or 1
-    return code
+    return 0 if code in INTERRUPTED else code
 
 
-def _await_address(process: subprocess.Popen[bytes], output: tempfile._TemporaryFileWrapper) -> bool:
-    """Whether every address that it prints answers in time, and it prints one."""
+def _await_address(process: subprocess.Popen[bytes], output: IO[str]) -> bool:
+    """Whether it prints an address, prints nothing more for a while, and every address it printed answers."""
     deadline = time.monotonic() + READY_S
+    printed, since = "", time.monotonic()
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(1.0)
         output.seek(0)
-        addresses = set(re.findall(r"http://127\.0\.0\.1:\d+", output.read()))
-        if addresses and all(_answers(address) for address in addresses):
+        before, printed = printed, output.read()
+        since = time.monotonic() if printed != before else since
+        addresses = set(re.findall(r"http://127\.0\.0\.1:\d+", printed))
+        settled = time.monotonic() - since > SETTLED_S
+        if addresses and settled and all(_answers(address) for address in addresses):
             return True
     return False
 
 
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=5):
+        with urllib.request.urlopen(address, timeout=5):  # noqa: S310 - the pattern admits loopback only
             return True
     except urllib.error.HTTPError:
         return True  # an answer all the same: not every server has a page at /

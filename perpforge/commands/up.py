@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -15,73 +13,76 @@ from models_registry.server import MlflowServer, MlflowServerFailed
 from perpforge.demo.live import DemoStepMissing, LiveMarket
 from perpforge.demo.plan import DemoPlan, keep_for_later, kept_plan
 from perpforge.home import MLFLOW_PORT, WORKER_PORT, HomeBusy, environment, holding
-from perpforge.processes import Child, ChildFailed, free_port
+from perpforge.processes import Child, ChildFailed, free_port, interruptible
 
 SPEED = 60.0
 """Simulated seconds a second: a wave every five seconds, slow enough to watch."""
 
 
-@contextmanager
-def _interruption() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that what was started is ended in order."""
-    event = threading.Event()
-    before = {number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_mlflow(home: Path, port: int) -> int:
     """Serve MLflow on `home`/mlflow until interrupted; returns the exit code."""
     console = Console()
-    with _interruption() as interrupted:
-        try:
-            with MlflowServer(home / "mlflow", port or free_port()) as server:
-                console.print(f"MLflow: {server.url} (Ctrl-C ends it)")
-                interrupted.wait()
-        except MlflowServerFailed as error:
-            console.print(str(error), style="red")
-            return 1
-    return 0
+    try:
+        with interruptible(), MlflowServer(home / "mlflow", port or free_port()) as server:
+            console.print(f"MLflow: {server.url} (Ctrl-C ends it)")
+            while True:
+                time.sleep(1.0)
+    except KeyboardInterrupt:
+        return 0
+    except MlflowServerFailed as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        return 1
 
 
 def run_up(home: Path, port: int) -> int:
     """Serve MLflow and the Dagster UI on `home`, and trade on from where its demo ended; returns the exit code."""
     home = home.absolute()
     console = Console()
-    with _interruption() as interrupted, ExitStack() as running:
-        try:
-            running.enter_context(holding(home))
-            mlflow = running.enter_context(MlflowServer(home / "mlflow", MLFLOW_PORT))
-            console.print(f"MLflow:  {mlflow.url}")
-            plan = kept_plan(home)
-            dagster = _dagster(home, mlflow.url, port, plan)
-            running.callback(dagster.stop)
-            console.print(f"Dagster: http://127.0.0.1:{port}")
-            children = [dagster]
-            if plan is None:
-                console.print(f"Worker:  not started, {home} holds no finished demo")
-            else:
-                live = LiveMarket(plan, mlflow.url, worker_port=WORKER_PORT)
-                running.callback(live.stop)
-                live.start_exchange()
-                live.set_clock(speed=SPEED, pause_at_ms=None)
-                live.start_worker()
-                children += [child for child in (live.exchange, live.worker) if child is not None]
-                console.print(f"Worker:  {live.worker_url} (a minute of market each second)")
-            console.print("Ctrl-C ends everything")
-            while not interrupted.wait(1.0):
-                for child in children:
-                    child.check()
-            if plan is not None:
-                # The worker's state goes on from here, so the market must too.
-                keep_for_later(plan, int(live.clock()["minute_ms"]))
-        except (HomeBusy, MlflowServerFailed, ChildFailed, DemoStepMissing) as error:
-            console.print(str(error), style="red", highlight=False, markup=False)
-            return 1
+    try:
+        with interruptible(), holding(home), ExitStack() as running:
+            _serve(home, port, running, console)
+    except KeyboardInterrupt:
+        return 0
+    except (HomeBusy, MlflowServerFailed, ChildFailed, DemoStepMissing) as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        return 1
     return 0
+
+
+def _serve(home: Path, port: int, running: ExitStack, console: Console) -> None:
+    """Start everything and watch it, until an exception ends it."""
+    mlflow = running.enter_context(MlflowServer(home / "mlflow", MLFLOW_PORT))
+    console.print(f"MLflow:  {mlflow.url}")
+    plan = kept_plan(home)
+    dagster = _dagster(home, mlflow.url, port, plan)
+    running.callback(dagster.stop)
+    console.print(f"Dagster: http://127.0.0.1:{port}")
+    children = [dagster]
+    if plan is None:
+        console.print(f"Worker:  not started, {home} holds no finished demo")
+    else:
+        live = LiveMarket(plan, mlflow.url, worker_port=WORKER_PORT)
+        running.callback(_leave, live)
+        live.start_exchange()
+        live.set_clock(speed=SPEED, pause_at_ms=None)
+        live.start_worker()
+        children += [child for child in (live.exchange, live.worker) if child is not None]
+        console.print(f"Worker:  {live.worker_url} (a minute of market each second)")
+    console.print("Ctrl-C ends everything")
+    while True:
+        time.sleep(1.0)
+        for child in children:
+            child.check()
+
+
+def _leave(live: LiveMarket) -> None:
+    """Stop both, and note where the market is: the worker's state goes on from here, so the market must too."""
+    try:
+        keep_for_later(live.plan, int(live.clock()["minute_ms"]))
+    except (ChildFailed, OSError):
+        pass  # the exchange is gone or never answered: the market goes on from where it began
+    finally:
+        live.stop()
 
 
 def _dagster(home: Path, mlflow_url: str, port: int, plan: DemoPlan | None) -> Child:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from rich.markup import escape
 
@@ -31,6 +29,7 @@ from perpforge.demo.plan import DemoPlan, keep_for_later
 from perpforge.demo.report import bundle_report, read_trades
 from perpforge.demo.summary import Summary, show
 from perpforge.home import DAGSTER_PORT, MLFLOW_PORT, WORKER_PORT, holding, start_clean
+from perpforge.processes import interruptible
 from perpforge.terminal import Stages, output_to
 
 OVERRIDE = "demo"
@@ -50,7 +49,7 @@ def run_demo(plan: DemoPlan, summary_file: Path | None) -> int:
         os.environ.setdefault("MPLCONFIGDIR", str(plan.home / "matplotlib"))
         with output_to(plan.home / "logs" / "demo.log") as console:
             try:
-                with _interruptible(), Stages(console) as stages:
+                with interruptible(), Stages(console) as stages:
                     summary = _Demo(plan, stages).run()
             except KeyboardInterrupt:
                 console.print("interrupted: everything that was started has been ended")
@@ -64,20 +63,6 @@ def run_demo(plan: DemoPlan, summary_file: Path | None) -> int:
             if summary_file is not None:
                 summary.write(summary_file)
     return 0
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make SIGTERM what Ctrl-C is, so that either ends every child."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Demo:
