@@ -9,8 +9,6 @@ import hashlib
 import io
 import os
 import shutil
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry.errors import BundleRejected, ModelsError
+from models_registry.errors import BundleRejected
 from models_registry.exports import sha256_of
 from models_registry.manifest import (
     AUTOENCODER,
@@ -30,6 +28,7 @@ from models_registry.manifest import (
     encode,
 )
 from models_registry.runtime import Predictor, read_manifest
+from models_registry.terms import cost_model, trade_plan
 
 GOLDEN_FILE = "golden.npz"
 GOLDEN_ROWS = 64
@@ -50,7 +49,8 @@ def write(
 
     `files` are the files that the manifest's components pin, by plain name. `golden` are the golden inputs:
     `decision`, `windows`, `index`, `direction`, `kind`, `quality`; the outputs are computed here, through the
-    exported files themselves. Raises `BundleRejected` when a component's file is missing or has another hash.
+    exported files themselves. Raises `BundleRejected` when a component's file is missing or has another hash, and for
+    a plan or costs that nobody can trade by.
     """
     folder = Path(folder)
     if folder.exists():
@@ -58,6 +58,7 @@ def write(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    _check_terms(folder, manifest)
     for name, content in files.items():
         data = content if isinstance(content, bytes) else content.read_bytes()
         _write_file(partial / name, data)
@@ -86,13 +87,24 @@ def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:
 def verify(folder: str | Path, decision_spec: DecisionSpecLike | str | None) -> Manifest:
     """Check everything that can be checked before a bundle decides, and return its manifest.
 
-    That is: the manifest can be read, every pinned file has its sha256, the bundle's DecisionSpec is
-    `decision_spec` (a specification, or its id; None leaves it to the caller), and the golden outputs are
-    reproduced within the declared tolerance on this processor. Raises `BundleRejected` with the first reason.
+    That is: the manifest can be read, its plan and costs can be traded by, every pinned file has its sha256, the
+    bundle's DecisionSpec is `decision_spec` (a specification, or its id; None leaves it to the caller), and the
+    golden outputs are reproduced within the declared tolerance on this processor. Raises `BundleRejected` with the
+    first reason, and nothing else: what a bundle holds must not stop the worker that it is offered to.
     """
     folder = Path(folder)
+    try:
+        return _verified(folder, decision_spec)
+    except BundleRejected:
+        raise
+    except Exception as error:
+        raise BundleRejected(folder, f"its check failed: {type(error).__name__}: {error}") from error
+
+
+def _verified(folder: Path, decision_spec: DecisionSpecLike | str | None) -> Manifest:
     manifest = read_manifest(folder)
     _check_spec(folder, manifest, decision_spec)
+    _check_terms(folder, manifest)
     check_files(folder, manifest)
     golden = manifest.golden
     if golden is None:
@@ -134,15 +146,30 @@ def _check_spec(folder: Path, manifest: Manifest, spec: DecisionSpecLike | str |
         raise BundleRejected(folder, f"its DecisionSpec {wanted} has other columns than the one of that name here")
 
 
+def _check_terms(folder: Path, manifest: Manifest) -> None:
+    try:
+        trade_plan(manifest.plan)
+        cost_model(manifest.costs)
+    except ValueError as error:
+        raise BundleRejected(folder, str(error)) from error
+
+
 def _check_golden(folder: Path, predictor: Predictor, golden: Golden) -> None:
+    """The outputs for the golden inputs are the golden outputs; models may fail in any way on inputs of theirs."""
     try:
         with np.load(folder / golden.file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         actual = _golden_outputs(predictor, arrays, latents=arrays["latents"], error=arrays["reconstruction_error"])
         expected = {name: arrays[name] for name in actual}
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, ModelsError) as error:
+    except Exception as error:
         raise BundleRejected(folder, f"its golden outputs cannot be computed: {error}") from error
     for name, values in actual.items():
+        if name not in golden.tolerance:
+            raise BundleRejected(folder, f"it declares no tolerance for golden {name}")
+        if not values.size:
+            raise BundleRejected(folder, f"golden {name} is empty and proves nothing")
+        if values.shape != expected[name].shape:
+            raise BundleRejected(folder, f"golden {name} is {expected[name].shape}, its inputs give {values.shape}")
         difference = np.abs(values.astype(np.float64) - expected[name])
         if name == "reconstruction_error":
             difference /= np.maximum(np.abs(expected[name]), 1e-6)

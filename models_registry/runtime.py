@@ -220,7 +220,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         return decode(path.read_bytes())
     except FileNotFoundError:
         raise BundleRejected(folder, f"it has no {MANIFEST_FILE}") from None
-    except (msgspec.DecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleRejected(folder, f"its {MANIFEST_FILE} cannot be read: {error}") from error
 
 

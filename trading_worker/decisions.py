@@ -17,6 +17,7 @@ from features.decision_spec import DecisionSpec
 from features.labels import position_id
 from features.quality import quality
 from market.bars import MINUTE_MS
+from models_registry.terms import trade_plan
 from trading_worker.events import Signal
 from trading_worker.settings import EngineSettings
 from trading_worker.strategies import Proposals, strategy
@@ -82,12 +83,7 @@ class _Scored(NamedTuple):
 
 def bundle_plan(predictor: PredictorLike) -> TradePlan:
     """The plan that the bundle was trained with; the default one when its manifest names none."""
-    plan: dict[str, float] = predictor.manifest.plan
-    if not plan:
-        return TradePlan()
-    return TradePlan(
-        stop_atr=plan["stop_atr"], target_atr=plan["target_atr"], horizon_minutes=int(plan["horizon_minutes"])
-    )
+    return trade_plan(predictor.manifest.plan)
 
 
 def decide(

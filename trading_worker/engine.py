@@ -12,6 +12,7 @@ from features.barriers import CostModel
 from features.decision import DecisionState
 from features.errors import StateMismatch
 from market.bars import MINUTE_MS, Bars
+from models_registry.terms import cost_model
 from trading_worker import snapshots
 from trading_worker.decisions import Decided, PredictionLike, PredictorLike, decide
 from trading_worker.errors import SnapshotRefused, SwapRefused, WaveMalformed, WaveOutOfOrder
@@ -91,7 +92,7 @@ class Engine:
         return self.state.last_times
 
     def _costs(self, predictor: PredictorLike) -> CostModel:
-        return self.settings.costs or CostModel(**predictor.manifest.costs)
+        return self.settings.costs or cost_model(predictor.manifest.costs)
 
     def on_wave(self, wave: Wave) -> list[AnyEvent]:
         """Take one minute's closed bars: positions advance, then features, then decisions on a 5m close.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -85,6 +86,17 @@ def test_another_decision_spec_is_refused(folder: Path) -> None:
         (lambda content: content.update(surprise=1), "unknown field"),
         (lambda content: content.pop("training"), "missing required field"),
         (lambda content: content["decision_spec"]["names"].pop(), "columns, its manifest says"),
+        (lambda content: content["plan"].pop("target_atr"), "its plan says horizon_minutes, stop_atr; a plan is"),
+        (lambda content: content["plan"].update(trail_atr=1.0), "its plan says"),
+        (lambda content: content["plan"].update(stop_atr=-1.0), "stop_atr -1, which is no distance"),
+        (lambda content: content["plan"].update(target_atr=0.0), "target_atr 0, which is no distance"),
+        (lambda content: content["plan"].update(horizon_minutes=0), "a horizon of 0 minutes"),
+        (lambda content: content["plan"].update(horizon_minutes=30.5), "a horizon of 30.5 minutes"),
+        (lambda content: content["plan"].update(horizon_minutes=1e300), r"a horizon of 1e\+300 minutes"),
+        (lambda content: content["costs"].update(taker=1.0), "its costs name taker; costs are"),
+        (lambda content: content["costs"].update(fee_bps=-1.0), "fee_bps -1, which is no share"),
+        (lambda content: content["costs"].update(slippage_bps=1e5), "slippage_bps 100000, which is no share"),
+        (lambda content: content["golden"]["tolerance"].pop("latents"), "no tolerance for golden latents"),
     ],
 )
 def test_a_manifest_that_promises_something_else_is_refused(
@@ -111,6 +123,58 @@ def test_other_outputs_than_the_golden_ones_are_refused(folder: Path, output: st
     edit(folder, lambda content: content["golden"].update(sha256=sha256_of(folder / "golden.npz")))
     with pytest.raises(BundleRejected, match="differs by"):
         bundle.verify(folder, Spec())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda arrays: arrays.update(latents=arrays["latents"][:1]), "golden"),
+        (lambda arrays: arrays.update(win_probability=arrays["win_probability"][:1]), r"is \(1,\), its inputs give"),
+        (lambda arrays: arrays.update(win_probability=arrays["win_probability"].astype(str)), "its check failed"),
+        (lambda arrays: arrays.update(windows=arrays["windows"][:, :-1]), "cannot be computed: windows are"),
+        (lambda arrays: arrays.update(index=arrays["index"] + 10_000), "cannot be computed"),
+        (lambda arrays: arrays.update({name: arrays[name][:0] for name in arrays}), "proves nothing"),
+        (lambda arrays: arrays.pop("direction"), "cannot be computed"),
+    ],
+)
+def test_golden_arrays_that_the_models_cannot_take_are_refused(
+    folder: Path, change: Callable[[dict[str, Any]], object], reason: str
+) -> None:
+    with np.load(folder / "golden.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    change(arrays)
+    np.savez(folder / "golden.npz", **arrays)
+    edit(folder, lambda content: content["golden"].update(sha256=sha256_of(folder / "golden.npz")))
+    with pytest.raises(BundleRejected, match=reason):
+        bundle.verify(folder, Spec())
+
+
+def test_a_manifest_that_nests_without_end_is_refused(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    deep = "[" * 100_000 + "]" * 100_000
+    (folder / "manifest.json").write_text(text.replace('"parameters": {', f'"parameters": {{"deep": {deep}, ', 1))
+    with pytest.raises(BundleRejected, match="cannot be read"):
+        bundle.verify(folder, Spec())
+
+
+def test_whatever_fails_while_a_bundle_is_checked_is_a_refusal(
+    trained: TrainedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Predictor, folder: Path, manifest: object) -> None:
+        raise ZeroDivisionError("the runtime's own")
+
+    monkeypatch.setattr(Predictor, "__init__", broken)
+    with pytest.raises(BundleRejected, match="ZeroDivisionError: the runtime's own"):
+        bundle.verify(trained.folder, Spec())
+
+
+def test_a_bundle_that_nobody_can_trade_by_is_not_written(
+    trained: TrainedBundle, planted_set: TrainingSet, tmp_path: Path
+) -> None:
+    manifest = msgspec.structs.replace(trained.manifest, plan={"stop_atr": 1.0})
+    with pytest.raises(BundleRejected, match="its plan says"):
+        bundle.write(tmp_path / "new", manifest, {}, golden_inputs(planted_set))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(folder: Path) -> None:
@@ -154,8 +218,6 @@ def test_a_bundle_whose_files_differ_from_its_manifest_is_not_written(
 
 
 def test_rewriting_the_manifest_keeps_the_bundle_whole(folder: Path) -> None:
-    import msgspec
-
     manifest = msgspec.structs.replace(read_manifest(folder), bundle_version="12")
     bundle.rewrite_manifest(folder, manifest)
     assert bundle.verify(folder, Spec()).bundle_version == "12"

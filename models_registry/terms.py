@@ -1,0 +1,57 @@
+"""What a manifest says of trading: the plan that labels were made with, and the costs.
+
+A worker trades by these numbers, so they are built and checked before a bundle decides, not at its first decision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from features.barriers import CostModel, TradePlan
+
+MOST_HORIZON_MINUTES = 366 * 1440
+"""A year: what lies beyond is a unit taken for another."""
+
+WHOLE_PRICE_BPS = 10_000.0
+
+
+def trade_plan(values: Mapping[str, float]) -> TradePlan:
+    """The plan of a manifest, all of it or none: an empty one is the default plan.
+
+    Raises `ValueError` unless both distances are positive and the horizon is whole minutes of at most a year.
+
+    >>> trade_plan({"stop_atr": 1.0, "target_atr": 3.0, "horizon_minutes": 60.0})
+    TradePlan(stop_atr=1.0, target_atr=3.0, horizon_minutes=60)
+    """
+    if not values:
+        return TradePlan()
+    names = set(asdict(TradePlan()))
+    if set(values) != names:
+        raise ValueError(f"its plan says {', '.join(sorted(values))}; a plan is {', '.join(sorted(names))}")
+    stop, target, horizon = values["stop_atr"], values["target_atr"], values["horizon_minutes"]
+    for name, distance in (("stop_atr", stop), ("target_atr", target)):
+        if not (math.isfinite(distance) and distance > 0):
+            raise ValueError(f"its plan has {name} {distance:g}, which is no distance")
+    if not (1 <= horizon <= MOST_HORIZON_MINUTES and float(horizon).is_integer()):
+        raise ValueError(f"its plan has a horizon of {horizon:g} minutes, not whole ones from 1 to a year")
+    return TradePlan(stop_atr=float(stop), target_atr=float(target), horizon_minutes=int(horizon))
+
+
+def cost_model(values: Mapping[str, float]) -> CostModel:
+    """The costs of a manifest; one that it does not name has its default.
+
+    Raises `ValueError` for a name that is no cost, and unless each is at least 0 and less than the whole price.
+
+    >>> cost_model({"fee_bps": 4.0})
+    CostModel(fee_bps=4.0, spread_bps=1.0, slippage_bps=1.0)
+    """
+    names = set(asdict(CostModel()))
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise ValueError(f"its costs name {', '.join(unknown)}; costs are {', '.join(sorted(names))}")
+    for name, value in values.items():
+        if not 0 <= value < WHOLE_PRICE_BPS:
+            raise ValueError(f"its costs have {name} {value:g}, which is no share of a price")
+    return CostModel(**values)
