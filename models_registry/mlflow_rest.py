@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -26,6 +26,37 @@ TIMEOUT_S = 5.0
 CHUNK_BYTES = 1 << 18
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+MOST_FOLDERS = 100
+"""Of one version; who lists more answers the same to every question."""
+
+T = TypeVar("T")
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: str | int
+
+
+class _Alias(msgspec.Struct, frozen=True):
+    model_version: _Version
+
+
+class _Uri(msgspec.Struct, frozen=True):
+    artifact_uri: str
+
+
+class _Item(msgspec.Struct, frozen=True):
+    path: str
+    is_dir: bool = False
+    file_size: int | None = None
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    files: list[_Item] = []
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error_code: str = "UNKNOWN"
+    message: str = ""
 
 
 class RegistryError(ModelsError):
@@ -42,7 +73,7 @@ class RegistryUnreachable(RegistryError):
 
 
 class RegistryAnswer(RegistryError):
-    """The registry answered with a refusal or with something unexpected: asking again will not help."""
+    """The registry answered with a refusal, or with what is no answer of a registry: keep what is loaded."""
 
     def __init__(self, url: str, status: int, code: str, message: str) -> None:
         super().__init__(f"the registry answered {status} {code} to {url}: {message}")
@@ -71,28 +102,32 @@ class MlflowRest:
     async def alias_version(self, model: str, alias: str) -> str | None:
         """The version of `model` that `alias` names, or None when there is no such alias or no such model."""
         try:
-            answer = await self._get(f"{_API}/registered-models/alias", {"name": model, "alias": alias})
+            answer = await self._get(f"{_API}/registered-models/alias", {"name": model, "alias": alias}, _Alias)
         except RegistryAnswer as refusal:
             if _means_absent(refusal):
                 return None
             raise
-        return str(answer["model_version"]["version"])
+        version = str(answer.model_version.version)
+        if not version.isalnum():
+            raise RegistryAnswer(self.base_url, 200, "BAD_VERSION", f"{alias} of {model} is version {version[:50]!r}")
+        return version
 
     async def files(self, model: str, version: str) -> dict[str, int]:
         """The files of a version: path inside it → size in bytes."""
         root = await self._artifact_root(model, version)
         found: dict[str, int] = {}
         folders = [PurePosixPath()]
-        while folders:
-            folder = folders.pop()
-            answer = await self._get(_ARTIFACTS, {"path": str(root / folder)})
-            for item in answer.get("files", ()):
-                path = folder / item["path"]
+        for folder in folders:
+            if len(folders) > MOST_FOLDERS:
+                raise RegistryAnswer(self.base_url, 200, "BAD_PATH", f"{model} {version} has no end of folders")
+            answer = await self._get(_ARTIFACTS, {"path": str(root / folder)}, _Listing)
+            for item in answer.files:
+                path = folder / item.path
                 self._check_path(path)
-                if item.get("is_dir"):
+                if item.is_dir:
                     folders.append(path)
                 else:
-                    found[str(path)] = int(item.get("file_size") or 0)
+                    found[str(path)] = item.file_size or 0
         return found
 
     async def download(self, model: str, version: str, folder: str | Path) -> Path:
@@ -118,16 +153,20 @@ class MlflowRest:
 
     async def _artifact_root(self, model: str, version: str) -> PurePosixPath:
         """The version's place below the server's artifact folder."""
-        answer = await self._get(f"{_API}/model-versions/get-download-uri", {"name": model, "version": version})
-        uri = str(answer["artifact_uri"])
-        parts = urlsplit(uri)
+        query = {"name": model, "version": version}
+        uri = (await self._get(f"{_API}/model-versions/get-download-uri", query, _Uri)).artifact_uri
+        try:
+            parts = urlsplit(uri)
+        except ValueError as error:
+            raise RegistryAnswer(self.base_url, 200, "NOT_UNDERSTOOD", f"{uri!r} is no address: {error}") from None
         root = PurePosixPath(parts.path.lstrip("/"))
         if parts.scheme != "mlflow-artifacts" or ".." in root.parts:
             reason = f"{model} {version} has its files at {uri}, which only the host that registered them can read"
             raise RegistryAnswer(self.base_url, 200, "NOT_SERVED", reason)
         return root
 
-    async def _get(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+    async def _get(self, path: str, query: dict[str, str], kind: type[T]) -> T:
+        """What the registry answers, as `kind`; any other answer is `RegistryAnswer`."""
         url = self.base_url + path
         try:
             async with self._session.get(url, params=query, timeout=self._answer_timeout) as response:
@@ -136,13 +175,10 @@ class MlflowRest:
             raise RegistryUnreachable(self.base_url, str(error) or type(error).__name__) from None
         if response.status >= 500:
             raise RegistryUnreachable(self.base_url, f"HTTP {response.status}")
-        try:
-            answer = msgspec.json.decode(body, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            raise RegistryAnswer(url, response.status, "NOT_JSON", body[:200].decode(errors="replace")) from None
-        if response.status != 200:
-            raise RegistryAnswer(url, response.status, str(answer.get("error_code")), str(answer.get("message")))
-        return answer
+        if response.status == 200:
+            return _decoded(body, kind, url, 200)
+        refusal = _decoded(body, _Refusal, url, response.status)
+        raise RegistryAnswer(url, response.status, refusal.error_code, refusal.message)
 
     async def _fetch(self, source: PurePosixPath, target: Path, size: int) -> None:
         url = f"{self.base_url}{_ARTIFACTS}/{quote(str(source))}"
@@ -161,8 +197,18 @@ class MlflowRest:
             raise RegistryUnreachable(self.base_url, f"{source} ended after {written} of {size} bytes")
 
     def _check_path(self, path: PurePosixPath) -> None:
-        if path.is_absolute() or ".." in path.parts:
+        if path.is_absolute() or ".." in path.parts or "\0" in str(path):
             raise RegistryAnswer(self.base_url, 200, "BAD_PATH", f"a file named {path} would leave its folder")
+
+
+def _decoded(body: bytes, kind: type[T], url: str, status: int) -> T:
+    """The answer's JSON; a proxy's page and another server's JSON are no answers of a registry."""
+    try:
+        # Not strict: numbers may stand in strings, as protocol buffers write large ones.
+        return msgspec.json.decode(body, type=kind, strict=False)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        message = f"{error}, in {body[:200].decode(errors='replace')!r}"
+        raise RegistryAnswer(url, status, "NOT_UNDERSTOOD", message) from None
 
 
 def _means_absent(refusal: RegistryAnswer) -> bool:

@@ -85,6 +85,7 @@ class Scripted:
     def __init__(self, listing: object, file: web.Response | None = None) -> None:
         self.listing = listing
         self.file = file
+        self.alias = b""
 
     async def uri(self, request: web.Request) -> web.Response:
         return web.json_response({"artifact_uri": "mlflow-artifacts:/1/run/artifacts/files"})
@@ -96,8 +97,12 @@ class Scripted:
         assert self.file is not None
         return self.file
 
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self.alias)
+
     async def start(self) -> tuple[web.AppRunner, str]:
         app = web.Application()
+        app.router.add_get("/api/2.0/mlflow/registered-models/alias", self.page)
         app.router.add_get("/api/2.0/mlflow/model-versions/get-download-uri", self.uri)
         app.router.add_get("/api/2.0/mlflow-artifacts/artifacts", self.list)
         app.router.add_get("/api/2.0/mlflow-artifacts/artifacts/{path:.*}", self.fetch)
@@ -131,6 +136,57 @@ async def test_a_short_file_is_not_taken_for_the_whole(tmp_path: Path) -> None:
     with pytest.raises(RegistryUnreachable, match="ended after 3 of 100 bytes"):
         await download_from(Scripted(listing, web.Response(body=b"abc")), tmp_path / "cache")
     assert is_empty(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>please log in</html>",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"model_version": null}',
+        b'{"model_version": {"version": null}}',
+        b'{"model_version": {"version": ""}}',
+        b'{"model_version": {"version": "../1"}}',
+        b'{"model_version": {"version": "\xff"}}',
+        b'{"model_version": ' * 100_000,
+    ],
+)
+async def test_what_is_no_answer_of_a_registry_is_said_to_be_none(body: bytes) -> None:
+    server = Scripted({})
+    server.alias = body
+    runner, url = await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(RegistryAnswer, match="the registry answered 200"):
+                await MlflowRest(url, session).alias_version(BUNDLE_MODEL, "champion")
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        "files",
+        {"files": 3},
+        {"files": [{"name": "model"}]},
+        {"files": [{"path": "model", "file_size": "much"}]},
+        {"files": [{"path": "a\0b", "file_size": 1}]},
+        {"files": [{"path": "again", "is_dir": True}]},
+        {"files": [{"path": "", "is_dir": True}]},
+    ],
+)
+async def test_a_listing_of_another_shape_ends_the_download(listing: object, tmp_path: Path) -> None:
+    with pytest.raises(RegistryAnswer):
+        await download_from(Scripted(listing, web.Response(body=b"abc")), tmp_path / "cache")
+    assert is_empty(tmp_path)
+
+
+async def test_a_size_in_a_string_is_a_size(tmp_path: Path) -> None:
+    listing = {"files": [{"path": "model", "file_size": "3"}]}
+    await download_from(Scripted(listing, web.Response(body=b"abc")), tmp_path / "cache")
+    assert contents(tmp_path / "cache") == {"model": b"abc"}
 
 
 async def test_a_version_without_files_is_refused(tmp_path: Path) -> None:
