@@ -5,7 +5,8 @@ is downloaded into the cache, verified and loaded in a thread while the old one 
 to the worker, which swaps between two waves. Whatever is wrong with it, the old one stays and the reason is told:
 - an alias that is missing keeps the current champion;
 - a refused version is not tried again until the alias has named another;
-- a registry that is down at the start is replaced by the newest bundle that was good, and that is said.
+- a registry that is down, or whose answers are none of a registry, keeps it too; at the start the newest bundle that
+  was good stands in, and that is said.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+import numpy as np
 
 from models_registry import manifest as manifests
 from models_registry.errors import BundleRejected
@@ -123,23 +126,35 @@ class BundleCache:
 
 
 def load_bundle(version: str, folder: Path, specs: Mapping[str, DecisionSpec], source: str) -> Loaded:
-    """Verify hashes, DecisionSpec and golden outputs of the bundle in `folder` and load it; blocking.
+    """Verify the bundle in `folder`, load it, and let it predict once what this worker will ask it; blocking.
 
-    Raises `BundleRejected` with the reason. `specs` holds the decision specifications that this worker can compute.
+    Raises `BundleRejected` with the reason, and nothing else. `specs` holds the decision specifications that this
+    worker can compute.
     """
     from models_registry.bundle import verify
-    from models_registry.runtime import Predictor
+    from models_registry.runtime import Predictor, read_manifest
 
     began = perf_counter()
-    try:
-        pinned = manifests.decode((folder / manifests.MANIFEST_FILE).read_bytes()).decision_spec.id
-    except (OSError, ValueError) as error:
-        raise BundleRejected(folder, f"its manifest cannot be read: {error}") from error
+    pinned = read_manifest(folder).decision_spec.id
     spec = specs.get(pinned)
     if spec is None:
         raise BundleRejected(folder, f"it needs DecisionSpec {pinned}; this worker computes {', '.join(specs)}")
     verify(folder, spec)
-    return Loaded(version, Predictor.load(folder), spec, source, perf_counter() - began)
+    predictor = Predictor.load(folder)
+    _try_out(folder, predictor, spec)
+    return Loaded(version, predictor, spec, source, perf_counter() - began)
+
+
+def _try_out(folder: Path, predictor: Predictor, spec: DecisionSpec) -> None:
+    """One row of this DecisionSpec's shapes: the golden inputs are the bundle's own, and may have others."""
+    decision = np.zeros((1, len(spec.names)), dtype=np.float32)
+    windows = np.zeros((1, spec.window, len(spec.window_names)), dtype=np.float32)
+    index, direction = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int8)
+    kind, quality = np.ones(1, dtype=np.uint8), np.ones(1, dtype=np.float32)
+    try:
+        predictor.predict(decision, windows, index, direction, kind=kind, quality=quality)
+    except Exception as error:
+        raise BundleRejected(folder, f"it cannot predict rows of DecisionSpec {spec.id}: {error}") from error
 
 
 Load = Callable[[str, Path, Mapping[str, "DecisionSpec"], str], Loaded]
@@ -231,7 +246,9 @@ class BundleWatcher:
             return await self._obtain(version)
         except RegistryError as error:
             self._say(str(error))
-            return None
+        except OSError as error:
+            self._say(f"the bundle that the registry names cannot be stored here: {error}")
+        return None
 
     async def _obtain(self, version: str) -> Loaded | None:
         """From the cache if it is whole there, else freshly downloaded; None when it is refused."""
@@ -261,5 +278,6 @@ class BundleWatcher:
 
     async def _refusal(self, version: str, reason: str) -> None:
         self._refused = version
-        self._cache.discard(version)
+        with suppress(BundleRejected):  # a version that is no plain name has no folder either
+            self._cache.discard(version)
         await self._refuse(version, reason)

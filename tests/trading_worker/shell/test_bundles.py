@@ -12,16 +12,18 @@ import pytest
 
 from features import DECISION_SPEC
 from models_registry import bundle
-from models_registry.errors import BundleRejected
+from models_registry.errors import BundleRejected, InputRejected
 from models_registry.manifest import MANIFEST_FILE, SpecPin
-from models_registry.mlflow_rest import RegistryUnreachable
-from models_registry.runtime import read_manifest
+from models_registry.mlflow_rest import RegistryAnswer, RegistryUnreachable
+from models_registry.runtime import Predictor, read_manifest
 from tests.trading_worker.shell.conftest import FakeRegistry, until, write_bundle
 from trading_worker.errors import SwapRefused
 from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded, load_bundle
 
 SPECS = {DECISION_SPEC.id: DECISION_SPEC}
 DOWN = RegistryUnreachable("http://127.0.0.1:9", "refused")
+STRANGE = RegistryAnswer("http://127.0.0.1:9", 200, "NOT_UNDERSTOOD", "please log in")
+FULL = OSError(28, "No space left on device")
 
 
 def forge_golden(folder: Path) -> None:
@@ -94,16 +96,19 @@ async def test_a_rollback_needs_no_download(watch: Watch, registry: FakeRegistry
     assert registry.downloads == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("down", "said"), [(DOWN, "does not answer"), (STRANGE, "please log in"), (FULL, "cannot be stored here")]
+)
 async def test_a_missing_alias_and_a_registry_that_is_down_keep_the_champion(
-    watch: Watch, registry: FakeRegistry
+    watch: Watch, registry: FakeRegistry, down: Exception, said: str
 ) -> None:
     await watch.watcher.first()
     registry.alias = None
     assert not await watch.watcher.poll(watch.accept)
     assert watch.said[-1] == "the registry names no champion: keeping 1"
-    registry.down = DOWN
+    registry.down = down
     assert not await watch.watcher.poll(watch.accept)
-    assert "does not answer" in str(watch.said[-1])
+    assert said in str(watch.said[-1])
     registry.down, registry.alias = None, "1"
     await watch.watcher.poll(watch.accept)
     assert watch.said[-1] is None
@@ -116,7 +121,8 @@ async def test_a_missing_alias_and_a_registry_that_is_down_keep_the_champion(
         ("hash", "sha256"),
         ("spec", "it needs DecisionSpec"),
         ("golden", "golden win_probability differs"),
-        ("manifest", "manifest cannot be read"),
+        ("plan", "its plan says"),
+        ("manifest", "manifest.json cannot be read"),
     ],
 )
 async def test_a_bundle_that_is_not_what_it_should_be_is_refused_once_and_the_old_one_stays(
@@ -132,6 +138,8 @@ async def test_a_bundle_that_is_not_what_it_should_be_is_refused_once_and_the_ol
         (bad / "golden.npz").write_bytes(b"other")
     elif damage == "golden":
         forge_golden(bad)
+    elif damage == "plan":
+        bundle.rewrite_manifest(bad, msgspec.structs.replace(read_manifest(bad), plan={"stop_atr": 1.0}))
     registry.folders["3"], registry.alias = bad, "3"
     for _ in range(3):
         assert not await watch.watcher.poll(watch.accept)
@@ -168,10 +176,11 @@ async def test_what_the_worker_cannot_swap_to_is_refused_and_what_it_puts_off_is
     assert watch.refused == [("1", "its features are of yesterday")]
 
 
+@pytest.mark.parametrize("down", [DOWN, STRANGE])
 async def test_with_the_registry_down_the_last_good_bundle_starts_and_without_one_it_waits(
-    tmp_path: Path, watch: Watch, registry: FakeRegistry
+    watch: Watch, registry: FakeRegistry, down: Exception
 ) -> None:
-    registry.down = DOWN
+    registry.down = down
     waiting = asyncio.create_task(watch.watcher.first())
     await until(lambda: bool(watch.said))
     assert not waiting.done()
@@ -181,6 +190,27 @@ async def test_with_the_registry_down_the_last_good_bundle_starts_and_without_on
     assert (loaded.version, loaded.source) == ("1", "cache")
     registry.down = None
     assert not await watch.watcher.poll(watch.accept), "the registry names the same version"
+
+
+async def test_a_version_that_is_no_plain_name_is_refused(watch: Watch, registry: FakeRegistry) -> None:
+    await watch.watcher.first()
+    registry.alias = "../1"
+    assert not await watch.watcher.poll(watch.accept)
+    assert watch.refused == [("../1", "its version is not a plain name")]
+    assert registry.downloads == ["1"]
+
+
+def test_a_bundle_that_cannot_predict_what_this_worker_asks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_bundle(tmp_path / "b", "b")
+
+    def narrow(self: Predictor, *_: object, **__: object) -> None:
+        raise InputRejected("windows are (32, 5), the bundle's autoencoder takes (16, 5)")
+
+    monkeypatch.setattr(Predictor, "predict", narrow)
+    with pytest.raises(BundleRejected, match=r"it cannot predict rows of DecisionSpec .*takes \(16, 5\)"):
+        load_bundle("1", folder, SPECS, "cache")
 
 
 async def test_a_damaged_copy_in_the_cache_is_fetched_anew(watch: Watch, registry: FakeRegistry) -> None:
