@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from features.decision_spec import DECISION_SPEC, DecisionSpec
 from features.rules import rule_signal
 
+VERSION = 1
+"""Raised whenever the same signals and events would give other candidates; part of the `DecisionSpec`'s `id`."""
+
 RULE, EVENT = 1, 2
 """`kind`: a signal of the rule strategy; a CUSUM event, which is considered in both directions."""
 

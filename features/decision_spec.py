@@ -14,6 +14,9 @@
 A longer timeframe without a closed bar, or whose last one is three of its bars old, is unknown: NaN.
 A rank is (number below + half the number equal) / (n - 1) over the symbols that have the value, 0.5
 for one alone; a symbol that is absent from the wave, or not warm, is not in the cross-section.
+
+Which trades are considered, of which kind and of what quality is computed from these columns (`rules`, `candidates`,
+`quality`). Models are trained on that too, so the `id` covers it.
 """
 
 from __future__ import annotations
@@ -106,9 +109,13 @@ class DecisionSpec:
     @cached_property
     def canonical(self) -> str:
         """Names, parameters and versions as text: what the `id` is a digest of."""
+        # Not at the top: each of them takes a DecisionSpec.
+        from features import candidates, quality, rules
+
         lines = [
             f"decision@{self.version} stale_after={self.stale_after}",
             f"window {self.window} of {' '.join(self.window_names)}",
+            f"rules@{rules.VERSION} candidates@{candidates.VERSION} quality@{quality.VERSION}",
             *self.names,
         ]
         return "\n".join((*lines, self.base.canonical))

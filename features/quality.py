@@ -19,6 +19,9 @@ from features.decision_spec import DECISION_SPEC, DecisionSpec
 
 Column = NDArray[np.float32]
 
+VERSION = 1
+"""Raised whenever the same decision rows would give other numbers; part of the `DecisionSpec`'s `id`."""
+
 ROUND_TRIP = np.float32(0.0012)
 """Fee, spread and slippage of a round trip as a fraction of the price, by which volatility is judged."""
 

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from features.decision_spec import DECISION_SPEC, DecisionSpec
 
+VERSION = 1
+"""Raised whenever the same decision rows would give other signals; part of the `DecisionSpec`'s `id`."""
+
 SLOPE, ADX, AGAINST = 0.06, 20.0, 0.05
 DEEPEST, HIGHEST = -1.5, 0.75
 SPENT_RSI = 58.0

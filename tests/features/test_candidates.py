@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,9 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from features import DECISION_SPEC
+from features import candidates as candidates_module
+from features import quality as quality_module
+from features import rules as rules_module
 from features.candidates import EVENT, RULE, candidates
+from features.history import DecisionHistory, decision_history
 from features.quality import dimensions, quality
 from features.rules import rule_signal
+from tests.features.series import make_market
 from tests.features.steady import steady
 
 WIDTH = len(DECISION_SPEC.names)
@@ -117,3 +124,35 @@ class TestQuality:
         assert ((whole >= 0) & (whole <= 1)).all()
         parts = [quality(decision[part], direction[part]) for part in (slice(0, cut), slice(cut, 40))]
         assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def digest(*arrays: NDArray[np.generic]) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+
+
+@pytest.fixture(scope="module")
+def history() -> DecisionHistory:
+    return decision_history(make_market(4, 60 * 24 * 8, seed=42), {})
+
+
+class TestVersions:
+    """A change here is a change of numbers: raise the VERSION of what changed, then the digests.
+
+    The win model is trained on these numbers; with the version, the id that bundles pin changes too.
+    """
+
+    def test_the_signals_are_those_of_their_version(self, history: DecisionHistory) -> None:
+        signal = rule_signal(history.decision)
+        assert [int((signal == side).sum()) for side in (1, -1)] == [46, 31]
+        assert (rules_module.VERSION, digest(signal)) == (1, "a1df35ed331a552b")
+
+    def test_the_candidates_are_those_of_their_version(self, history: DecisionHistory) -> None:
+        found = candidates(history.decision, ready=history.ready)
+        assert [int((found.kind == kind).sum()) for kind in (RULE, EVENT)] == [75, 588]
+        assert (candidates_module.VERSION, digest(found.index, found.direction, found.kind)) == (1, "edd6d9e80f783dfd")
+
+    def test_the_qualities_are_those_of_their_version(self, history: DecisionHistory) -> None:
+        # Of every row, warm or not: what is unknown is part of the rule.
+        both = [quality(history.decision, np.full(len(history), side, dtype=np.int8)) for side in (1, -1)]
+        assert all(np.unique(each).size > 3000 for each in both)
+        assert (quality_module.VERSION, digest(*both)) == (1, "a5dc2a590fba0f54")

@@ -7,12 +7,13 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features import DECISION_SPEC, SPEC, compute
+from features import DECISION_SPEC, SPEC, candidates, compute, quality, rules
 from features.decision import DecisionState, DecisionWave
 from features.errors import BarOutOfOrder, BarsUnusable, SpecInvalid, StateMismatch
 from features.fold import fold_series
@@ -382,6 +383,15 @@ class TestSpec:
         assert len(ids) == 6
         assert replace(DECISION_SPEC).id == DECISION_SPEC.id
 
+    @pytest.mark.parametrize("module", [candidates, quality, rules])
+    def test_the_id_covers_what_follows_from_the_columns(
+        self, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from dataclasses import replace
+
+        monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+        assert replace(DECISION_SPEC).id != DECISION_SPEC.id
+
     def test_timeframes_that_do_not_nest_are_refused(self) -> None:
         from dataclasses import replace
 
@@ -392,5 +402,5 @@ class TestSpec:
         """A change here is a change of numbers: raise the version of what changed, then the digest."""
         rows = history.decision.copy()
         rows[np.isnan(rows)] = np.nan
-        assert DECISION_SPEC.id == "decision-104-5070c14da61a"
+        assert DECISION_SPEC.id == "decision-104-c46420d7cb57"
         assert hashlib.sha256(rows.tobytes()).hexdigest()[:16] == "e671d842ddcbb84b"
