@@ -204,7 +204,7 @@ class Engine:
         return []
 
     def swap(self, predictor: PredictorLike, state: DecisionState | None = None) -> list[AnyEvent]:
-        """Decide with another bundle from the next wave on. Open positions go on as they are.
+        """Decide with another bundle from the next wave on. Open positions go on as they are, at their own costs.
 
         A bundle with another DecisionSpec needs a `state` of it that was warmed up to the last wave. Raises
         `SwapRefused` with the reason; then the old bundle stays and nothing has changed.
@@ -240,6 +240,7 @@ class Engine:
                 decision_spec=self.decision_spec,
                 bundle=self.bundle,
                 names=table.names,
+                costs=list(table.costs),
                 counters=dict(self.counters),
                 owed=[(row, time_ms, rate) for (row, time_ms), rate in sorted(self._owed.items())],
                 arrays={name: snapshots.pack_array(array) for name, array in arrays.items()},
@@ -265,7 +266,7 @@ class Engine:
         except (StateMismatch, KeyError) as error:
             raise SnapshotRefused(f"its feature state does not fit: {error}") from error
         self.state, self._last = state, arrays["last"]
-        self.positions.load(Table(arrays["position"], arrays["detail"], body.names))
+        self.positions.load(Table(arrays["position"], arrays["detail"], body.names, tuple(body.costs)))
         self.time_ms = body.time_ms
         self._owed = {(row, time_ms): rate for row, time_ms, rate in body.owed}
         self.counters = Counter(body.counters)

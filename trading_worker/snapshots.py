@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.barriers import CostModel
 from trading_worker.errors import SnapshotRefused
 
 _HEAD = struct.Struct("<6sH32s")
 _MAGIC = b"PFSNAP"
-VERSION = 1
+VERSION = 2
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,8 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     names: tuple[str, ...]
     """Strings that position details refer to."""
+    costs: list[CostModel]
+    """Cost models that position details refer to."""
     counters: dict[str, int]
     owed: list[tuple[int, int, float]]
     """Funding charged in minutes whose bar was absent: row, close time, rate."""

@@ -29,6 +29,7 @@ DETAIL = np.dtype(
         ("strategy", "<i4"),  # these three: numbers of `VirtualPositions.names`
         ("bundle", "<i4"),
         ("decision_spec", "<i4"),
+        ("costs", "<i4"),  # number of `VirtualPositions.cost_models`
         ("confidence", "<f8"),
         ("quality", "<f8"),
         ("ticks", "<i8"),  # price updates seen; BROKEN when a restart interrupted them
@@ -61,6 +62,7 @@ class Table:
     position: NDArray[np.void]
     detail: NDArray[np.void]
     names: tuple[str, ...]
+    costs: tuple[CostModel, ...]
 
 
 @njit
@@ -100,7 +102,8 @@ class VirtualPositions:
     symbols
         Names by row.
     costs
-        Fee, spread and slippage of every position from now on; may be replaced between waves.
+        Fee, spread and slippage of every position that is added from now on; may be replaced between waves. What is
+        followed already keeps its own, to its end.
     grace_ms
         A position is given up this long after its expiry when its symbol has sent no bar since.
     """
@@ -110,6 +113,7 @@ class VirtualPositions:
         self.costs = costs
         self.grace_ms = grace_ms
         self.names: list[str] = []
+        self.cost_models: list[CostModel] = []
         self.open_count = np.zeros((len(self.symbols), 2), dtype=np.int64)
         """int64[S, 2]: waiting and open positions of each symbol, long and short."""
         self._row = {symbol: row for row, symbol in enumerate(self.symbols)}
@@ -154,6 +158,9 @@ class VirtualPositions:
         detail["kind"], detail["confidence"], detail["quality"] = signal.kind, signal.confidence, signal.quality
         detail["strategy"], detail["bundle"] = self._number(signal.strategy), self._number(signal.bundle)
         detail["decision_spec"] = self._number(signal.decision_spec)
+        if self.costs not in self.cost_models:
+            self.cost_models.append(self.costs)
+        detail["costs"] = self.cost_models.index(self.costs)
         detail["tick_high"], detail["tick_low"] = -np.inf, np.inf
         self._enlist(key, slot)
 
@@ -201,12 +208,26 @@ class VirtualPositions:
         positions = self._position[: self._used]
         followed = positions["outcome"] == OPEN
         waited = followed & (positions["opened_at"] == 0)
-        advance(positions, self._bar_of, bars, funding_rate, self.costs)
+        self._advance(positions, followed, bars, funding_rate)
         entered = np.flatnonzero(waited & (positions["opened_at"] != 0))
         ended = np.flatnonzero(followed & (positions["outcome"] != OPEN))
         if not entered.size and not ended.size:
             return []
         return self._events(time_ms, set(entered.tolist()), set(ended.tolist()), bars)
+
+    def _advance(
+        self, positions: NDArray[np.void], followed: NDArray[np.bool_], bars: Bars, funding_rate: NDArray[np.float64]
+    ) -> None:
+        """The kernel once for each cost model that is in use: seldom more than one, and then after a swap."""
+        if len(self.cost_models) == 1:
+            advance(positions, self._bar_of, bars, funding_rate, self.cost_models[0])
+            return
+        number = self._detail["costs"][: self._used]
+        for at in np.unique(number[followed]):
+            slots = np.flatnonzero(followed & (number == at))
+            part = positions[slots]
+            advance(part, self._bar_of, bars, funding_rate, self.cost_models[at])
+            positions[slots] = part
 
     def lose_silent(self, time_ms: int) -> list[AnyEvent]:
         """Give up positions whose symbol went silent and whose expiry is long past. Events in order of `Key`."""
@@ -312,13 +333,13 @@ class VirtualPositions:
     def table(self) -> Table:
         """A copy of all waiting and open positions, for snapshots and the status page."""
         slots = np.array([slot for _, slot in sorted(self._slots.items())], dtype=np.int64)
-        return Table(self._position[slots], self._detail[slots], tuple(self.names))
+        return Table(self._position[slots], self._detail[slots], tuple(self.names), tuple(self.cost_models))
 
     def load(self, table: Table) -> None:
         """Follow exactly the positions of `table`. What ticks said of them is lost: it was not seen without a break."""
         for key in list(self._slots):
             self.remove(key)
-        self.names = list(table.names)
+        self.names, self.cost_models = list(table.names), list(table.costs)
         for index in range(table.position.size):
             self._load_one(table, index)
         self._detail["ticks"] = BROKEN

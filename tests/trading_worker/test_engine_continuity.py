@@ -113,6 +113,29 @@ def test_a_swap_lets_the_other_bundle_decide_from_the_next_wave_on() -> None:
     assert {e.bundle for e in of(PositionClosed, after) if e.position_id in carried} == {"stub-1"}
 
 
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_swap_and_a_restart_leave_open_positions_the_costs_of_their_bundle(restored: bool) -> None:
+    waves = live_waves(200)
+    dear = StubPredictor("stub-2")
+    dear.manifest.costs = {"fee_bps": 200.0}
+    kept = warm_engine()
+    feed(kept, waves[:100])
+    engine = warm_engine(predictor=dear) if restored else kept
+    if restored:
+        engine.restore(kept.snapshot())
+    else:
+        engine.swap(dear)
+    other = warm_engine()
+    wanted = {e.position_id: e.r for e in of(PositionClosed, feed(other, waves))}
+    ended = of(PositionClosed, feed(engine, waves[100:]))
+    old = [e for e in ended if e.bundle == "stub-1"]
+    assert old
+    assert [e.r for e in old] == [wanted[e.position_id] for e in old]
+    new = [e for e in ended if e.bundle == "stub-2" and e.position_id in wanted]
+    assert new
+    assert all(e.r < wanted[e.position_id] for e in new)
+
+
 def test_a_swap_to_another_spec_needs_a_state_that_is_warm_up_to_now() -> None:
     names, waves = market().symbols(), live_waves(10)
     engine = warm_engine()

@@ -143,6 +143,28 @@ def test_costs_make_the_entry_worse_and_the_result_smaller() -> None:
     assert closed.r < (closed.exit_price - closed.entry) / opened.risk < 4 / 3
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_position_keeps_the_costs_that_it_was_added_with(restarted: bool) -> None:
+    up = (100.0, 105.0, 99.0, 104.0)
+    alone = {}
+    for costs in (FREE, CostModel()):
+        positions = follow(signal("AAA"), signal("BBB"), costs=costs)
+        opened = minute(positions, 0, {"AAA": QUIET, "BBB": QUIET})
+        alone[costs] = [*opened, *minute(positions, 1, {"AAA": up, "BBB": up})]
+    mixed = follow(signal("BBB"), costs=CostModel())
+    mixed.costs = FREE
+    mixed.add(signal("AAA"))
+    opened = minute(mixed, 0, {"AAA": QUIET, "BBB": QUIET})
+    if restarted:
+        table, mixed = mixed.table(), VirtualPositions(SYMBOLS, CostModel(50.0, 50.0, 50.0))
+        mixed.load(table)
+    events = [*opened, *minute(mixed, 1, {"AAA": up, "BBB": up})]
+    free, dear = alone[FREE], alone[CostModel()]
+    wanted = [free[0], dear[1], free[2], dear[3]]
+    assert [canonical(event) for event in events] == [canonical(event) for event in wanted]
+    assert canonical(free[3]) != canonical(dear[3])
+
+
 def test_events_come_in_order_of_symbol_time_and_direction() -> None:
     later = DECIDED + 5 * MINUTE_MS
     wanted = [Key(0, later, -1), Key(0, later, 1), Key(1, later, 1), Key(2, later, -1)]
