@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,14 @@ SOURCE = "synthetic:seed=7,symbols=3,edge=planted,start=2026-01-05"
 MINUTE_MS = 60_000
 
 
-def write_bundle(folder: Path, name: str, spec: DecisionSpec = DECISION_SPEC, **changes: Any) -> Path:
-    """A bundle of plain versions only, with real golden outputs; `changes` replace fields of its manifest."""
+def write_bundle(
+    folder: Path,
+    name: str,
+    spec: DecisionSpec = DECISION_SPEC,
+    files: Mapping[str, bytes] | None = None,
+    **changes: Any,
+) -> Path:
+    """A bundle with real golden outputs, of plain versions only unless `changes`, fields of its manifest, say else."""
     manifest = msgspec.structs.replace(plain_predictor(spec).manifest, bundle_version=name, **changes)
     rng = np.random.default_rng(3)
     rows, width = 8, len(manifest.decision_spec.names)
@@ -40,7 +46,7 @@ def write_bundle(folder: Path, name: str, spec: DecisionSpec = DECISION_SPEC, **
         "kind": np.ones(rows, dtype=np.uint8),
         "quality": rng.random(rows).astype(np.float32),
     }
-    bundle.write(folder, manifest, {}, golden)
+    bundle.write(folder, manifest, files or {}, golden)
     return folder
 
 
@@ -117,10 +123,12 @@ class RegistryServer:
         return web.FileResponse(self.registry.folders[request.match_info["version"]] / request.match_info["file"])
 
 
-def cached_bundle(state_dir: Path, version: str = "1", name: str = "plain-1") -> None:
-    """Put a bundle into a worker's cache as its last good one."""
+def cached_bundle(
+    state_dir: Path, name: str = "plain-1", version: str = "1", write: Callable[[Path, str], Path] = write_bundle
+) -> None:
+    """Put the bundle that `write` makes into a worker's cache as its last good one."""
     folder = state_dir / "bundles"
-    write_bundle(folder / version, name)
+    write(folder / version, name)
     (folder / "last_good.json").write_text(f'{{"version":"{version}"}}')
 
 

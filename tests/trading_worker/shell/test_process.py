@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.trading_worker.shell.conftest import cached_bundle, simulated, worker_environment
+from tests.trading_worker.shell.tiny_models import write_models
 from trading_worker.errors import JournalLocked, SettingInvalid
 from trading_worker.journal import Journal
 from trading_worker.shell.process import ExitCode, causes, exit_code
@@ -26,6 +27,8 @@ HEAVY = (
     "onnx",
     "onnxmltools",
 )
+RUNTIMES = ("ai_edge_litert", "onnxruntime")
+"""What runs the models: loaded with the first real file, so they show that the models were real."""
 
 PROBE = """
 import asyncio, json, sys
@@ -37,14 +40,14 @@ from trading_worker.shell.worker import run_worker
 async def main():
     stop, board = asyncio.Event(), Board(worker="worker")
     task = asyncio.create_task(run_worker(load(), stop=stop, board=board))
-    while board.minutes < 7:
+    while not board.signals_total:
         await asyncio.sleep(0.01)
         if task.done():
             await task
     stop.set()
     await task
-    heavy = [name for name in sys.argv[1:] if sys.modules.get(name)]
-    print(json.dumps({"heavy": heavy, "waves": board.waves}))
+    loaded = sorted(name for name in sys.argv[1:] if sys.modules.get(name))
+    print(json.dumps({"loaded": loaded, "fallbacks": board.fallbacks, "bundle": board.signals[0]["bundle"]}))
 
 asyncio.run(main())
 """
@@ -60,15 +63,16 @@ async def _run(*arguments: str, environment: dict[str, str]) -> asyncio.subproce
     )
 
 
-async def test_a_worker_that_works_has_imported_nothing_that_trains_or_schedules(tmp_path: Path) -> None:
-    cached_bundle(tmp_path / "state")
+async def test_a_worker_that_signals_with_real_models_has_imported_nothing_that_trains_or_schedules(
+    tmp_path: Path,
+) -> None:
+    cached_bundle(tmp_path / "state", "tiny", write=write_models)
+    modules = (*HEAVY, *RUNTIMES)
     async with simulated() as simulator:
-        process = await _run("-c", PROBE, *HEAVY, environment=worker_environment(tmp_path, simulator.url))
+        process = await _run("-c", PROBE, *modules, environment=worker_environment(tmp_path, simulator.url))
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    told = json.loads(out)
-    assert told["heavy"] == []
-    assert told["waves"] >= 1
+    assert json.loads(out) == {"loaded": sorted(RUNTIMES), "fallbacks": {}, "bundle": "tiny"}
 
 
 async def test_sigterm_ends_it_with_zero_and_its_labels_are_in_the_lake(tmp_path: Path) -> None:
