@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.splits import holdout
 from models_registry.errors import TrainingSetUnreadable
 
 TARGET, STOP, EXPIRY = 1, 2, 3
@@ -247,12 +248,12 @@ def split_in_time(
     before = decided_at[decided_at < holdout_start_ms]
     first = int(len(before) * (1 - validation_fraction))
     validation_start_ms = int(before[first]) if first < len(before) else holdout_start_ms
-    fit = known_at < validation_start_ms - embargo_ms
-    validation = (decided_at >= validation_start_ms) & (known_at < holdout_start_ms - embargo_ms)
+    early, late = holdout(decided_at, known_at, holdout_start_ms, embargo_ms)
+    fit, validation = holdout(decided_at[early], known_at[early], validation_start_ms, embargo_ms)
     return Split(
-        fit=np.flatnonzero(fit & (decided_at < validation_start_ms)),
-        validation=np.flatnonzero(validation & (decided_at < holdout_start_ms)),
-        holdout=np.flatnonzero(decided_at >= holdout_start_ms),
+        fit=early[fit],
+        validation=early[validation],
+        holdout=late,
         validation_start_ms=validation_start_ms,
         holdout_start_ms=holdout_start_ms,
     )
