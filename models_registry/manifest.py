@@ -6,6 +6,7 @@ unknown or missing field is a typed refusal. JSON has no NaN: a number that does
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -62,7 +63,7 @@ class FormatReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     bytes: int | None = None
     sha256: str | None = None
     latency_us: float | None = None
-    """Best time of one call at `latency_rows` rows, one thread, in the live runtime."""
+    """Median time of one call at `latency_rows` rows, one thread, in the live runtime: different at every training."""
     latency_rows: int | None = None
     speedup: float | None = None
     """Against fp32 in the same runtime."""
@@ -73,6 +74,38 @@ class FormatReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     agreement: float | None = None
     failed: str | None = None
     """Why the format does not exist or did not pass."""
+
+
+class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What data the bundle has seen. Times are milliseconds UTC."""
+
+    start_ms: int
+    end_ms: int
+    """The last decision that was fitted or used to stop and calibrate."""
+    last_known_at: int
+    """When the last outcome that the bundle has seen was known: a fair judge begins later."""
+    rows: int
+    live_labels: int
+    data_hash: str
+    """Of the training set that the labels are from."""
+    seed: int
+    holdout_start_ms: int
+    """From here on nothing was fitted to."""
+    splits: dict[str, int] = {}
+
+
+class Provenance(TrainingRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What data one model has seen, recorded when it was trained, and the model that it reads.
+
+    Its rows are labels or, for the autoencoder, windows; `data_hash` is that of the training set they are from.
+    """
+
+    decision_spec: str
+    plan: dict[str, float] = {}
+    """The trade plan that its labels follow; so do `costs`."""
+    costs: dict[str, float] = {}
+    reads: str | None = None
+    """`provenance.identity` of the autoencoder whose latents it was trained on; null when it reads none."""
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +124,8 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     fallback: str | None = None
     """Why the model is replaced by its plain version; null when it is not."""
     parameters: dict[str, Any] = {}
+    provenance: Provenance | None = None
+    """Null only in what no training wrote."""
     note: str = ""
 
 
@@ -99,22 +134,6 @@ class SpecPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     id: str
     names: list[str]
-
-
-class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What data the bundle has seen. Times are milliseconds UTC."""
-
-    start_ms: int
-    end_ms: int
-    """The last decision that was fitted or used to stop and calibrate."""
-    last_known_at: int
-    """When the last outcome that the bundle has seen was known: a fair judge begins later."""
-    rows: int
-    live_labels: int
-    data_hash: str
-    seed: int
-    holdout_start_ms: int
-    splits: dict[str, int] = {}
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,6 +155,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     plan: dict[str, float]
     costs: dict[str, float]
     training: TrainingRecord
+    """Of all components together."""
     components: dict[str, Component]
     golden: Golden | None
     metrics: dict[str, Metric] = {}
@@ -167,3 +187,30 @@ def decode(data: bytes) -> Manifest:
     if manifest.schema != SCHEMA:
         raise ValueError(f"manifest schema {manifest.schema}, this version reads {SCHEMA}")
     return manifest
+
+
+def component_digest(component: Component) -> str:
+    """sha256 over what makes two components the same model.
+
+    Left out are the measured latencies, the number that a registry gave, and the files that are not served: they are
+    kept for a later training, and Keras writes the time into its own.
+    """
+    return hashlib.sha256(encode(_timeless(component))).hexdigest()
+
+
+def content_digest(manifest: Manifest) -> str:
+    """sha256 over what makes two bundles the same: equal data and settings give an equal one.
+
+    Left out are what `component_digest` leaves out, the bundle's own number, and which bundle was champion meanwhile.
+    """
+    components = {name: _timeless(part) for name, part in manifest.components.items()}
+    same = msgspec.structs.replace(manifest, components=components, parent=None, bundle_version="")
+    return hashlib.sha256(encode(same)).hexdigest()
+
+
+def _timeless(component: Component) -> Component:
+    formats = {
+        name: msgspec.structs.replace(found, latency_us=None, speedup=None) for name, found in component.formats.items()
+    }
+    served = {file: digest for file, digest in component.files.items() if file == component.served}
+    return msgspec.structs.replace(component, formats=formats, files=served, version="")

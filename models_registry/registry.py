@@ -159,13 +159,16 @@ class Registry:
                     self._client.delete_model_version(BUNDLE_MODEL, version)
                 expected = int(version) + 1
 
-    def register_component(self, name: str, folder: str | Path, record: RunRecord | None = None) -> str:
+    def register_component(
+        self, name: str, folder: str | Path, record: RunRecord | None = None, content: str | None = None
+    ) -> str:
         """Register a component's files as the next version of the model `name`; returns the version.
 
-        A folder with the same `component.json` as before gives the version that it already has.
+        The same `content` as before gives the version that it already has; it is the sha256 of `component.json`,
+        unless the caller knows better what makes two components the same.
         """
         folder = Path(folder)
-        digest = _sha256(folder / "component.json")
+        digest = content or _sha256(folder / "component.json")
         return self._find(name, digest) or self._register(name, folder, record or RunRecord(), digest)
 
     def note(self, version: str, record: RunRecord) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models_registry.convert import convert
 from models_registry.errors import NotEnoughData, TrainingUnavailable
-from models_registry.exports import LATENCY_ROWS, best_latency_us, choose, report, sha256_of, with_speedups
+from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
 from models_registry.manifest import AUTOENCODER, Component, FormatReport, Metric
 from models_registry.principal_components import PrincipalComponents
 from models_registry.sessions import TfliteSession
@@ -158,6 +158,11 @@ class WindowSplit:
     holdout_at: NDArray[np.int64]
     """Times of the holdout windows, ms: the blocks of its interval."""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many windows each part has."""
+        return {"fit": len(self.fit), "validation": len(self.validation), "holdout": len(self.holdout)}
+
     def thinned(self, most: int) -> WindowSplit:
         """At most `most` windows to fit and a third of it in the other parts, evenly spaced."""
         other = max(most // 3, 1)
@@ -230,21 +235,24 @@ def build(window: int, channels: int, components: PrincipalComponents) -> Any:
     Encoder and decoder are each a linear path and a nonlinear one that is added to it. The linear paths start
     as the principal components, whitened so that every latent has about unit variance (one INT8 scale serves
     all), and the nonlinear ones end in zeros: training starts at the baseline and can only leave it upwards.
+    Every layer has a name, since Keras would count them over the process and the names are in the exported file.
     """
     import keras
 
     layers = keras.layers
     source = layers.Input((window, channels), name="window")
-    linear = layers.Dense(LATENTS, name="linear_latents")(layers.Flatten()(source))
-    hidden = layers.Conv1D(32, 5, strides=2, padding="same", activation="relu")(source)
-    hidden = layers.Conv1D(48, 3, strides=2, padding="same", activation="relu")(hidden)
-    hidden = layers.Dense(64, activation="relu")(layers.Flatten()(hidden))
+    linear = layers.Dense(LATENTS, name="linear_latents")(layers.Flatten(name="flat_window")(source))
+    hidden = layers.Conv1D(32, 5, strides=2, padding="same", activation="relu", name="wide_moves")(source)
+    hidden = layers.Conv1D(48, 3, strides=2, padding="same", activation="relu", name="longer_moves")(hidden)
+    hidden = layers.Dense(64, activation="relu", name="encoded")(layers.Flatten(name="flat_moves")(hidden))
     bent = layers.Dense(LATENTS, kernel_initializer="zeros", name="bent_latents")(hidden)
     latents = layers.Add(name="latents")([linear, bent])
     flat = layers.Dense(window * channels, name="linear_reconstruction")(latents)
-    hidden = layers.Dense(128, activation="relu")(latents)
+    hidden = layers.Dense(128, activation="relu", name="decoded")(latents)
     bent = layers.Dense(window * channels, kernel_initializer="zeros", name="bent_reconstruction")(hidden)
-    reconstruction = layers.Reshape((window, channels), name="reconstruction")(layers.Add()([flat, bent]))
+    reconstruction = layers.Reshape((window, channels), name="reconstruction")(
+        layers.Add(name="flat_reconstruction")([flat, bent])
+    )
     network = keras.Model(source, [latents, reconstruction], name=AUTOENCODER)
     mean, axes, scale = components.mean, components.axes, components.scale
     network.get_layer("linear_latents").set_weights([axes / scale, -(mean @ axes) / scale])
@@ -297,14 +305,15 @@ def _export(
     spread = np.asarray(network(representative, training=False)[0]).std(axis=0) + 1e-6
     expected_error = reconstruction_error(rows, reconstruction)
     batch = np.resize(rows, (LATENCY_ROWS, *rows.shape[1:]))
+    sessions: dict[str, TfliteSession] = {}
     formats = {}
     for name, result in converted.items():
         if result.path is None:
             formats[name] = FormatReport(passed=False, failed=result.failed)
             continue
         path = result.path.rename(folder / f"{AUTOENCODER}.{name.removeprefix('tflite_')}.tflite")
-        session = TfliteSession(path)
-        found_latents, found = session.run(rows)
+        sessions[name] = TfliteSession(path)
+        found_latents, found = sessions[name].run(rows)
         difference = np.abs(found_latents - latents) / spread
         relative = np.abs(reconstruction_error(rows, found) / np.maximum(expected_error, 1e-6) - 1)
         errors = {
@@ -313,8 +322,8 @@ def _export(
             "reconstruction_error_p99": float(np.quantile(relative, 0.99)),
         }
         limits = {"latents_p99": config.latents_tolerance, "reconstruction_error_p99": config.error_tolerance}
-        formats[name] = report(path, best_latency_us(partial(session.run, batch)), errors, limits)
-    return with_speedups(formats)
+        formats[name] = report(path, errors, limits)
+    return with_latencies(formats, {name: partial(session.run, batch) for name, session in sessions.items()})
 
 
 def _metrics(error: Float32, baseline: Float32, holdout_at: NDArray[np.int64], seed: int) -> dict[str, Metric]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models_registry.calibration import Calibration, Platt, fit_platt, sigmoid
 from models_registry.calibration import fit as fit_calibration
 from models_registry.errors import NotEnoughData, TrainingUnavailable
-from models_registry.exports import LATENCY_ROWS, best_latency_us, report, sha256_of
+from models_registry.exports import LATENCY_ROWS, report, sha256_of, with_latencies
 from models_registry.logistic import StandardLogistic, fit_logistic
 from models_registry.manifest import WIN, Component, FormatReport, Metric, finite
 from models_registry.sessions import OnnxSession
@@ -282,8 +282,9 @@ def _export(booster: Any, matrix: Float32, config: WinConfig, path: Path) -> For
     rows = np.concatenate([matrix, nothing_known])
     expected = booster.predict(xgboost.DMatrix(rows, nthread=config.threads))
     errors = {"max_error": float(np.abs(session.run(rows) - expected).max())}
-    latency = best_latency_us(partial(session.run, np.resize(matrix, (LATENCY_ROWS, matrix.shape[1]))))
-    return report(path, latency, errors, {"max_error": config.parity})
+    found = report(path, errors, {"max_error": config.parity})
+    batch = np.resize(matrix, (LATENCY_ROWS, matrix.shape[1]))
+    return with_latencies({"onnx": found}, {"onnx": partial(session.run, batch)})["onnx"]
 
 
 def _importance(booster: Any, names: list[str]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import msgspec
 
 from market.lake import Lake
 from models_registry.bundle import rewrite_manifest
-from models_registry.manifest import AUTOENCODER, WIN, Component, Manifest, encode
+from models_registry.manifest import AUTOENCODER, WIN, Component, Manifest, component_digest, content_digest
 from models_registry.plots import component_plots
 from models_registry.registry import Registry, RunRecord
 from models_registry.training import TrainingConfig, assemble, load_component
@@ -44,21 +43,18 @@ def register_bundle(lake: Lake, registry: Registry, rows: TrainingSet, config: T
         versions = {}
         for name, folder in folders.items():
             get_folder(lake, FOLDERS[name], folder)
-            versions[name] = registry.register_component(name, folder, _component_record(name, load_component(folder)))
+            part = load_component(folder)
+            record = _component_record(name, part)
+            versions[name] = registry.register_component(name, folder, record, component_digest(part))
         folder = Path(work) / "bundle"
         assembled = assemble(rows, config, folders, folder).manifest
         numbered = _Numbering(folder, assembled, versions)
-        version = registry.register(folder, _bundle_record(assembled), numbered, _content(assembled))
+        version = registry.register(folder, _bundle_record(assembled), numbered, content_digest(assembled))
         if numbered.manifest.bundle_version != version:
             numbered(version)  # it was registered before
     if version not in (registry.champion(), registry.challenger()):
         registry.challenge(version, "registered, to be judged", "trading_bundle")
     return Registered(version, numbered.manifest)
-
-
-def _content(manifest: Manifest) -> str:
-    """What makes two bundles the same: everything but which one was champion meanwhile."""
-    return hashlib.sha256(encode(msgspec.structs.replace(manifest, parent=None))).hexdigest()
 
 
 class _Numbering:

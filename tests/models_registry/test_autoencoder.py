@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from models_registry import structure_autoencoder as ae
 from models_registry.convert import Converted
 from models_registry.errors import NotEnoughData
-from models_registry.exports import choose
+from models_registry.exports import choose, latencies_us
 from models_registry.manifest import AUTOENCODER, FormatReport
 from models_registry.principal_components import PrincipalComponents
 from models_registry.training import TrainedBundle, load_component, no_progress, train_structure_autoencoder
@@ -113,6 +114,13 @@ def test_the_same_seed_gives_the_same_network() -> None:
     assert any(a.tobytes() != b.tobytes() for a, b in zip(first, other, strict=True))
 
 
+def test_no_count_of_the_process_is_in_the_network() -> None:
+    """Else a second training in a process would export other bytes."""
+    components = PrincipalComponents.fit(ae.normalise(WINDOWS, PARAMETERS), ae.LATENTS)
+    first, second = (ae.build(32, 5, components).to_json() for _ in range(2))
+    assert first == second
+
+
 def test_when_no_format_can_be_exported_the_plain_version_stands_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +159,9 @@ def test_thinning_keeps_the_order_and_the_ends() -> None:
     ("int8", "fp32", "quantise", "chosen", "why"),
     [
         (10.0, 30.0, True, "tflite_int8", "passes parity"),
-        (30.0, 10.0, True, "tflite_fp32", "not faster"),
+        (11.0, 10.0, True, "tflite_int8", "not slower"),
+        (10.0, 10.0, True, "tflite_int8", "not slower"),
+        (30.0, 10.0, True, "tflite_fp32", "INT8 is slower"),
         (10.0, 30.0, False, "tflite_fp32", "switched off"),
         (None, 30.0, True, "tflite_fp32", "INT8 is not usable: it broke"),
         (10.0, None, True, "tflite_int8", "fp32 is not usable: it broke"),
@@ -168,3 +178,17 @@ def test_what_is_served_and_why(
     found, reason = choose(formats, quantise)
     assert found == chosen
     assert why in reason
+
+
+def test_measuring_takes_turns_and_forgives_a_disturbed_round() -> None:
+    """Time advances by what each call says; one round of nine is a hundred times slower for everybody."""
+    now, order = [0.0], []
+
+    def call(name: str, seconds: float) -> None:
+        order.append(name)
+        now[0] += seconds * (100 if len(order) // 4 == 3 else 1)
+
+    calls = {"a": partial(call, "a", 2e-6), "b": partial(call, "b", 3e-6)}
+    found = latencies_us(calls, rounds=9, repeats=2, clock=lambda: now[0])
+    assert found == pytest.approx({"a": 2.0, "b": 3.0})
+    assert "".join(order) == "aabb" * 9
