@@ -42,6 +42,15 @@ class TrainingUnavailable(ModelsError):
         self.library = library
 
 
+class ComponentsDiffer(ModelsError):
+    """Trained components that do not belong in one bundle: materialise `asset` again, and what is built on it."""
+
+    def __init__(self, asset: str, reason: str) -> None:
+        super().__init__(f"{reason}: materialise {asset} again")
+        self.asset = asset
+        self.reason = reason
+
+
 class TrainingSetUnreadable(ModelsError):
     """A stored training set that is not what its format promises: build it again from the labels."""
 

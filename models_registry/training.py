@@ -1,7 +1,7 @@
 """From a training set to a bundle: the order of the models, their splits, and what the manifest records.
 
 Each model is trained into a folder of its own with a `component.json`, so that one asset can train it and another
-assemble the bundle. Both models share one cut in time:
+assemble the bundle; it records there what it has seen. Both models share one cut in time:
 
     fit | embargo | validation (stops early, calibrates) | embargo | holdout (judges only)
 
@@ -29,13 +29,13 @@ from models_registry.manifest import (
     Component,
     Manifest,
     SpecPin,
-    TrainingRecord,
     encode,
 )
 from models_registry.probe import OUTCOME_LOG_LOSS, outcome_probe
+from models_registry.provenance import identity, merged, of_labels, of_windows, together
 from models_registry.runtime import Embedder
 from models_registry.structure_autoencoder import AutoencoderConfig, Progress, WindowSplit
-from models_registry.training_set import LIVE, Split, TrainingSet, split_in_time
+from models_registry.training_set import Split, TrainingSet, split_in_time
 from models_registry.win_classifier import WinConfig, WinRows
 
 COMPONENT_FILE = "component.json"
@@ -109,9 +109,11 @@ def train_structure_autoencoder(
     folder = _fresh(folder)
     settings = replace(config.autoencoder, seed=config.seed)
     split = split_of(rows, config)
-    windows = _cut_windows(rows.unlabelled_windows, rows.unlabelled_at, split, config)
+    at = rows.unlabelled_at
+    windows, seen = _cut_windows(rows.unlabelled_windows, at, split, config)
     if len(windows.fit) < settings.fewest_windows:
-        windows = _cut_windows(rows.windows, rows.decided_at, split, config)
+        at = rows.decided_at
+        windows, seen = _cut_windows(rows.windows, at, split, config)
     try:
         component = structure_autoencoder.train(windows, settings, folder, progress)
     except TrainingUnavailable as error:
@@ -122,7 +124,8 @@ def train_structure_autoencoder(
         component = msgspec.structs.replace(
             component, metrics={OUTCOME_LOG_LOSS: probe, **component.metrics}, headline=OUTCOME_LOG_LOSS
         )
-    return _save(folder, component)
+    record = of_windows(rows, split, at[seen], windows.counts, config.seed)
+    return _save(folder, msgspec.structs.replace(component, provenance=record))
 
 
 def train_win_classifier(
@@ -141,32 +144,41 @@ def train_win_classifier(
     folder = _fresh(folder)
     split = split_of(rows, config)
     settings = replace(config.win, seed=config.seed)
-    embedder = Embedder(Path(autoencoder), load_component(autoencoder))
-    latents, error = _embed(embedder, rows.windows)
+    first = load_component(autoencoder)
+    latents, error = _embed(Embedder(Path(autoencoder), first), rows.windows)
     data = WinRows.build(rows, split, latents, error, settings)
     try:
         component = win_classifier.train(data, settings, folder, progress)
     except TrainingUnavailable as unavailable:
         component = win_classifier.plain_component(rows, split, str(unavailable))
-    return _save(folder, component)
+    record = of_labels(
+        rows, split, config.seed, plan=_plain(config.plan), costs=_plain(config.costs), reads=identity(first)
+    )
+    return _save(folder, msgspec.structs.replace(component, provenance=record))
 
 
 def assemble(
     rows: TrainingSet, config: TrainingConfig, components: Mapping[str, str | Path], out_folder: str | Path
 ) -> TrainedBundle:
-    """Join trained components (name to folder) into a bundle at `out_folder`, which must not exist."""
-    split = split_of(rows, config)
+    """Join trained components (name to folder) into a bundle at `out_folder`, which must not exist.
+
+    What the manifest says of the training is what the components recorded; `rows` may be a later training set of the
+    same DecisionSpec, and gives the golden inputs only. Raises `ComponentsDiffer` when the components do not belong
+    together; it names the one to train again.
+    """
     loaded = {name: load_component(folder) for name, folder in components.items()}
+    records = together(loaded, rows.decision_spec_id)
+    training, labelled = merged(records), records.get(WIN)
     files = {file: Path(components[name]) / file for name, part in loaded.items() for file in part.files}
     manifest = Manifest(
-        bundle_version=config.bundle_version or _content_name(loaded, rows),
+        bundle_version=config.bundle_version or _content_name(loaded, training.data_hash),
         created_ms=int(rows.decided_at[-1]) if config.created_ms is None else config.created_ms,
         parent=config.parent,
         code_version=config.code_version,
         decision_spec=SpecPin(id=rows.decision_spec_id, names=list(rows.decision_names)),
-        plan={name: float(value) for name, value in config.plan.items()},
-        costs={name: float(value) for name, value in config.costs.items()},
-        training=training_record(rows, split, config),
+        plan=_plain(config.plan) if labelled is None else labelled.plan,
+        costs=_plain(config.costs) if labelled is None else labelled.costs,
+        training=training,
         components=loaded,
         golden=None,
         metrics={
@@ -189,23 +201,6 @@ def train_bundle(
     return trained
 
 
-def training_record(rows: TrainingSet, split: Split, config: TrainingConfig) -> TrainingRecord:
-    """What the bundle has seen: everything before the holdout."""
-    seen = np.concatenate([split.fit, split.validation])
-    windows = rows.unlabelled_at[rows.unlabelled_at < split.holdout_start_ms - config.embargo_ms]
-    return TrainingRecord(
-        start_ms=int(rows.decided_at[seen].min()) if len(seen) else split.holdout_start_ms,
-        end_ms=int(rows.decided_at[seen].max()) if len(seen) else split.holdout_start_ms,
-        last_known_at=int(max(rows.known_at[seen].max(initial=0), windows.max(initial=0))),
-        rows=len(seen),
-        live_labels=int((rows.source[seen] == LIVE).sum()),
-        data_hash=rows.data_hash,
-        seed=config.seed,
-        holdout_start_ms=split.holdout_start_ms,
-        splits={name: len(getattr(split, name)) for name in ("fit", "validation", "holdout")},
-    )
-
-
 def golden_inputs(rows: TrainingSet, count: int = bundle.GOLDEN_ROWS) -> dict[str, NDArray[Any]]:
     """Inputs for the golden outputs: rows evenly spaced over the set, every one a candidate on itself."""
     chosen = rows.select(np.unique(np.linspace(0, len(rows) - 1, count).astype(np.int64)))
@@ -226,11 +221,12 @@ def load_component(folder: str | Path) -> Component:
 
 def _cut_windows(
     windows: NDArray[np.float32], at: NDArray[np.int64], split: Split, config: TrainingConfig
-) -> WindowSplit:
+) -> tuple[WindowSplit, NDArray[np.bool_]]:
+    """The windows that ended at the times `at`, cut; and which of them are not held out."""
     early = at < split.validation_start_ms - config.embargo_ms
     middle = (at >= split.validation_start_ms) & (at < split.holdout_start_ms - config.embargo_ms)
     late = at >= split.holdout_start_ms
-    return WindowSplit(windows[early], windows[middle], windows[late], at[late])
+    return WindowSplit(windows[early], windows[middle], windows[late], at[late]), early | middle
 
 
 def _embed(embedder: Embedder, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -238,8 +234,12 @@ def _embed(embedder: Embedder, windows: NDArray[np.float32]) -> tuple[NDArray[np
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _content_name(components: Mapping[str, Component], rows: TrainingSet) -> str:
-    content = repr((sorted((name, part.version) for name, part in components.items()), rows.data_hash))
+def _plain(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def _content_name(components: Mapping[str, Component], data_hash: str) -> str:
+    content = repr((sorted((name, part.version) for name, part in components.items()), data_hash))
     return f"unregistered-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
 
 

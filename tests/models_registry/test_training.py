@@ -13,6 +13,7 @@ from models_registry import training_set as sets
 from models_registry.bundle import verify
 from models_registry.errors import NotEnoughData, TrainingSetUnreadable
 from models_registry.manifest import AUTOENCODER, WIN, Component
+from models_registry.provenance import PLAIN, of_labels
 from models_registry.runtime import Predictor
 from models_registry.training import (
     TrainedBundle,
@@ -21,7 +22,6 @@ from models_registry.training import (
     assemble,
     split_of,
     train_win_classifier,
-    training_record,
 )
 from models_registry.training_set import LIVE, TrainingSet, concatenate, split_in_time
 from tests.models_registry import planted
@@ -44,11 +44,12 @@ def test_the_manifest_records_what_was_seen(trained: TrainedBundle, planted_set:
 
 
 def test_a_bundle_of_plain_versions_works(planted_set: TrainingSet, tmp_path: Path) -> None:
-    folders = {}
+    folders, record = {}, of_labels(planted_set, split_of(planted_set, SMALL), SMALL.seed, reads=PLAIN)
     for name in (AUTOENCODER, WIN):
         folders[name] = tmp_path / name
         folders[name].mkdir()
-        _save(folders[name], Component(version="none", served=None, format=None, fallback="not trained"))
+        plain = Component(version="none", served=None, format=None, fallback="not trained", provenance=record)
+        _save(folders[name], plain)
     trained = assemble(planted_set, SMALL, folders, tmp_path / "bundle")
     assert verify(tmp_path / "bundle", planted.SPEC_ID) == trained.manifest
     with Predictor.load(tmp_path / "bundle") as predictor:
@@ -95,7 +96,7 @@ def test_the_holdout_may_be_given_as_a_time(planted_set: TrainingSet) -> None:
     start = int(planted_set.decided_at[1000])
     split = split_of(planted_set, replace(SMALL, holdout_start_ms=start))
     assert planted_set.decided_at[split.holdout[0]] == start
-    assert training_record(planted_set, split, SMALL).holdout_start_ms == start
+    assert of_labels(planted_set, split, 7).holdout_start_ms == start
 
 
 @given(
@@ -114,6 +115,11 @@ def test_no_outcome_of_one_part_is_known_near_or_in_the_next(
     split = split_in_time(decided, known, holdout_start_ms=start, validation_fraction=fraction, embargo_ms=embargo)
     parts = (split.fit, split.validation, split.holdout)
     assert len(np.unique(np.concatenate(parts))) == sum(len(part) for part in parts)
+    # Nothing is left out that may be in.
+    assert len(split.fit) == int((known < split.validation_start_ms - embargo).sum())
+    assert len(split.validation) == int(
+        ((decided >= split.validation_start_ms) & (known < start - embargo) & (decided < start)).sum()
+    )
     assert (known[split.fit] < split.validation_start_ms - embargo).all()
     assert (decided[split.validation] >= split.validation_start_ms).all()
     assert (known[split.validation] < start - embargo).all()
