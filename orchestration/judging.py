@@ -12,6 +12,7 @@ from market.lake import Lake
 from models_registry.errors import BundleRejected, NotEnoughData
 from models_registry.evaluation import EvaluationRecord, evaluate
 from models_registry.gate import GateRules, Verdict, judge
+from models_registry.mlflow_rest import RegistryAnswer
 from models_registry.registry import Registry, RunRecord
 from models_registry.runtime import Predictor
 from models_registry.training_set import TrainingSet
@@ -34,13 +35,21 @@ def path_of(version: str) -> str:
     return f"evaluations/{version}.json"
 
 
+def measure_of(registry: Registry) -> str | None:
+    """The version that a challenger must not be worse than; None only while there never was a champion.
+
+    Where the alias is missing (removed by hand) workers keep the bundle they have: the ledger's last champion.
+    """
+    return registry.champion() or registry.ledger.before(None)
+
+
 def compare(registry: Registry, rows: TrainingSet, threshold: float, seed: int) -> Comparison | None:
-    """Evaluate the challenger and the champion on one held-out window; None when there is no challenger.
+    """Evaluate the challenger and the bundle of `measure_of` on one held-out window; None when there is no challenger.
 
     The window begins where the challenger's holdout does, or after the last label that the champion has seen,
     whichever is later.
     """
-    version, champion_version = registry.challenger(), registry.champion()
+    version, champion_version = registry.challenger(), measure_of(registry)
     if version is None:
         return None
     with tempfile.TemporaryDirectory() as folder, _loaded(registry, version, folder) as challenger:
@@ -59,6 +68,11 @@ def compare(registry: Registry, rows: TrainingSet, threshold: float, seed: int) 
                 return Comparison(version, champion_version, judged, incumbent)
         except (NotEnoughData, BundleRejected) as error:
             return Comparison(version, champion_version, None, None, str(error))
+        except RegistryAnswer as error:
+            if error.status != 404:
+                raise
+            why = f"the last champion, version {champion_version}, is gone from the registry: promote a bundle by hand"
+            return Comparison(version, champion_version, None, None, why)
 
 
 def _on(bundle: Predictor, rows: TrainingSet, from_ms: int, threshold: float, seed: int) -> EvaluationRecord:
@@ -93,21 +107,23 @@ class Decision:
 
 def decide(registry: Registry, comparison: Comparison, rules: GateRules | None = None) -> Decision:
     """Ask the gate, then move the alias or leave the bundle as challenger; both are entered in the ledger."""
-    version = comparison.challenger_version
+    version, current = comparison.challenger_version, measure_of(registry)
     unjudged = comparison.unjudged
-    if registry.champion() != comparison.champion_version:
+    if current != comparison.champion_version:
         unjudged = f"it was compared with {comparison.champion_version}, which is no longer the champion"
     if comparison.challenger is None or unjudged:
-        verdict = Verdict(promoted=False, rule="not_worse", reasons=[f"not judged: {unjudged}"], numbers={})
+        why = [f"not judged: {unjudged}"]
+        verdict = Verdict(promoted=False, rule="not_worse", reasons=why, failed=why, numbers={})
     else:
         verdict = judge(comparison.champion, comparison.challenger, rules)
+    reasons = list(verdict.reasons)
+    if current is not None and registry.champion() is None:
+        reasons.insert(0, f"no bundle has the alias champion: the measure is the ledger's last champion, {current}")
     details = {"verdict": msgspec.to_builtins(verdict)}
     if verdict.promoted:
         registry.promote(version, f"gate: {verdict.rule}", BY, details)
     else:
-        registry.challenge(version, f"gate: {verdict.reasons[-1]}", BY, details)
+        registry.challenge(version, f"gate: {'; '.join(verdict.failed)}", BY, details)
     outcome = "promoted" if verdict.promoted else "stays challenger"
-    registry.note(
-        version, RunRecord(tags={"gate": f"{outcome} by {verdict.rule}", "reasons": "\n".join(verdict.reasons)})
-    )
-    return Decision(version, registry.champion(), verdict.promoted, verdict.rule, tuple(verdict.reasons))
+    registry.note(version, RunRecord(tags={"gate": f"{outcome} by {verdict.rule}", "reasons": "\n".join(reasons)}))
+    return Decision(version, registry.champion(), verdict.promoted, verdict.rule, tuple(reasons))
