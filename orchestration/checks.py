@@ -12,7 +12,7 @@ from orchestration.resources import LakeResource, MarketResource, RegistryResour
     asset=klines,
     blocking=True,
     description="Bars ascend and are possible klines, and every minute inside a symbol's coverage has a bar or is "
-    "accounted for in the gaps. Blocks what is built on the klines.",
+    "accounted for in the gaps, which may hold a twentieth of a day at most. Blocks what is built on the klines.",
 )
 def klines_are_sound(
     context: dg.AssetCheckExecutionContext, lake: LakeResource, market: MarketResource
@@ -24,7 +24,7 @@ def klines_are_sound(
     store = lake.open()
     run = context.op_execution_context
     days = DAYS.get_partition_keys_in_range(run.partition_key_range) if run.has_partition_key_range else None
-    found = examine(store, market.view(), days if days is not None else stored_dates(store))
+    found = examine(store, market.view(), days if days is not None else stored_dates(store), market.most_missing)
     return dg.AssetCheckResult(
         passed=not found.faults,
         severity=dg.AssetCheckSeverity.ERROR,
@@ -41,22 +41,24 @@ def klines_are_sound(
 @dg.asset_check(
     asset=trading_bundle,
     blocking=True,
-    description="The newest registered bundle, downloaded again: every hash, the DecisionSpec and the golden outputs. "
-    "Blocks its evaluation.",
+    description="The bundle that was just registered, downloaded again: every hash, the DecisionSpec and the golden "
+    "outputs. Blocks its evaluation.",
 )
-def bundle_is_whole(registry: RegistryResource) -> dg.AssetCheckResult:
-    """What a worker checks before it lets a bundle decide."""
+def bundle_is_whole(context: dg.AssetCheckExecutionContext, registry: RegistryResource) -> dg.AssetCheckResult:
+    """What a worker checks before it lets a bundle decide, of the version that the asset last said it made."""
     import tempfile
     from pathlib import Path
 
     from models_registry.errors import BundleRejected
     from models_registry.registry import verify_bundle
 
-    models = registry.open()
-    version = models.list()[0].version
+    made = context.op_execution_context.instance.get_latest_materialization_event(trading_bundle.key)
+    if made is None or made.asset_materialization is None:
+        return dg.AssetCheckResult(passed=False, description="no bundle has been materialised yet")
+    version = str(made.asset_materialization.metadata["version"].value)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            verify_bundle(models.download(version, Path(folder) / "bundle"))
+            verify_bundle(registry.open().download(version, Path(folder) / "bundle"))
         except BundleRejected as rejected:
             return dg.AssetCheckResult(passed=False, description=str(rejected), metadata={"version": version})
     return dg.AssetCheckResult(passed=True, description=f"bundle {version} is whole", metadata={"version": version})

@@ -117,10 +117,24 @@ def _live_table(events: list[dict[str, Any]]) -> pa.Table:
     return pa.table(columns | {"weight": pa.array(quality * share, pa.float64())})
 
 
-def count_live(lake: Lake) -> int:
-    """How many positions have a live label; one that two workers followed counts once."""
-    found = lake.query("SELECT count(DISTINCT position_id) AS n FROM labels WHERE source = ?", (LIVE,)).to_pylist()
-    return int(found[0]["n"])
+def count_live(lake: Lake, span: tuple[int, int] | None = None) -> int:
+    """How many positions have a live label; one that two workers followed counts once.
+
+    With a `span`, only those whose outcome was known in [start, end), ms.
+    """
+    start, end = span or (0, np.iinfo(np.int64).max)
+    sql = "SELECT count(DISTINCT position_id) AS n FROM labels WHERE source = ? AND known_at >= ? AND known_at < ?"
+    return int(lake.query(sql, (LIVE, start, end)).to_pylist()[0]["n"])
+
+
+def count_learnable(lake: Lake, requested: tuple[str, str] | None = None) -> int:
+    """How many live labels lie in the stored days, and in the `requested` ones (first and last) once they are stored.
+
+    The others cannot be learnt from: they have no decision rows. The span grows with the days that are stored, and
+    the count with it, so the difference of two counts is what came in between.
+    """
+    days = [*stored_dates(lake), *(requested or ())]
+    return count_live(lake, (day_start(min(days)), day_start(max(days)) + DAY_MS)) if days else 0
 
 
 def live_span(lake: Lake) -> tuple[int, int] | None:

@@ -48,6 +48,13 @@ class MarketResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="ISO 8601 time in UTC: bars that open at or after it do not exist yet. Empty: all there are.",
     )
     universe_size: int = Field(default=200, description="The most traded symbols, at most so many.", ge=1)
+    most_missing: float = Field(
+        default=0.05,
+        description="Share of a symbol's day that may have no bars; more blocks what is built on them. A venue that "
+        "was closed for hours needs more.",
+        ge=0,
+        le=1,
+    )
 
     _opened: BarSource | None = PrivateAttr(default=None)
 
@@ -186,6 +193,7 @@ def from_environment() -> dict[str, object]:
             source=text("MARKET_SOURCE", environment.MARKET_SOURCE),
             until=text("MARKET_UNTIL", ""),
             universe_size=whole("UNIVERSE_SIZE", 200),
+            most_missing=float(environment.now("KLINES_MOST_MISSING", "0.05")),
         ),
         "registry": RegistryResource(
             tracking_uri=text("MLFLOW_TRACKING_URI", ""),

@@ -1,6 +1,7 @@
 """What starts runs by itself: new journal segments, enough new live labels, the end of a day."""
 
 import hashlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from market.lake import Lake
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+STAND = "perpforge/live-labels"
+"""Tag of a retraining: which labels had been learnt from when it was asked for."""
+
+_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_BEGUN = [
+    *_ENDED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 @dg.sensor(
@@ -38,32 +50,61 @@ def new_journal_segments(context: dg.SensorEvaluationContext, lake: LakeResource
     job=retrain,
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=60,
-    description="RETRAIN_AFTER_LABELS more positions have closed since the last retraining.",
+    description="RETRAIN_AFTER_LABELS more positions have closed, in days that can be ingested, than the newest bundle "
+    "could learn from, and the last retraining began at least RETRAIN_MIN_INTERVAL_MINUTES (60) ago.",
 )
 def retrain_on_live_labels(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
-    """Counts live labels; the cursor is how many there were when retraining last began.
+    """Compares the live labels that a retraining could learn from with those that the newest bundle could.
 
-    The run's key is that number too: if the cursor is lost after the request, the same request comes again and
-    Dagster drops it.
+    It keeps nothing of its own: a retraining that failed has used up no labels and is asked for again, as soon as the
+    interval is over. The interval is of wall time, since it is for the machine that trains: two trainings must not
+    follow each other all day, however fast the market goes. The run's key tells the lake (by its first live label),
+    what had been learnt, and how many runs ended since: the same request is one run, however often it is made.
     """
-    from orchestration.label_store import count_live
+    from orchestration.label_store import count_learnable, live_span
+    from orchestration.training_data import learnt
 
     needed = int(environment.now("RETRAIN_AFTER_LABELS", "100"))
     store = lake.open()
-    learnt, count = int(context.cursor or 0), count_live(store)
-    if count < learnt:
-        # The lake was emptied or replaced; what it will hold is new.
-        learnt = 0
-        context.update_cursor("0")
-    if count - learnt < needed:
-        return dg.SkipReason(f"{count - learnt} of {needed} new live labels")
+    span = live_span(store)
+    if span is None:
+        return dg.SkipReason(f"0 of {needed} new live labels")
     days = days_to_learn(store)
     if days is None:
         return dg.SkipReason("the live labels are from days outside the partitions: set KLINES_START_DATE")
-    context.update_cursor(str(count))
-    return dg.RunRequest(
-        run_key=f"live-labels-{learnt}-{count // needed}", tags={RANGE_START: days[0], RANGE_END: days[1]}
+    before = learnt(store)
+    new = max(count_learnable(store, days) - before, 0)
+    if new < needed:
+        return dg.SkipReason(f"{new} of {needed} new live labels, in days up to {days[1]}")
+    waiting = _waiting(context.instance)
+    if waiting is not None:
+        return dg.SkipReason(f"{new} new live labels, but {waiting}")
+    stand = f"{span[0]}-{before}"
+    ended = context.instance.get_runs_count(
+        dg.RunsFilter(job_name=retrain.name, tags={STAND: stand}, statuses=_ENDED),
     )
+    tags = {RANGE_START: days[0], RANGE_END: days[1], STAND: stand}
+    return dg.RunRequest(run_key=f"live-labels-{stand}-{ended}", tags=tags)
+
+
+def _waiting(instance: dg.DagsterInstance) -> str | None:
+    """Why no retraining may begin now, if none may.
+
+    A run that was created and never queued is left out: the daemon died in between, and takes it up when it is asked
+    for again.
+    """
+    last = instance.get_run_records(dg.RunsFilter(job_name=retrain.name, statuses=_BEGUN), limit=1)
+    if not last:
+        return None
+    if last[0].dagster_run.status not in _ENDED:
+        return f"the retraining {last[0].dagster_run.run_id} is under way"
+    pause = float(environment.now("RETRAIN_MIN_INTERVAL_MINUTES", "60"))
+    passed = (_now() - last[0].create_timestamp.timestamp()) / 60
+    return f"the last retraining began {passed:.0f} of {pause:g} minutes ago" if passed < pause else None
+
+
+def _now() -> float:
+    return datetime.now(UTC).timestamp()
 
 
 def days_to_learn(lake: "Lake") -> tuple[str, str] | None:

@@ -16,6 +16,10 @@ from orchestration.ingest import MarketView, universes
 
 SHOWN = 20
 """Faults that a message lists."""
+MOST_MISSING = 0.05
+"""Share of a symbol's day that may be missing, with a reason or without: 72 minutes."""
+GRACE = 5
+"""Minutes that may always be missing: of a day that has just begun, the newest bars may be all."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,12 @@ class Soundness:
     faults: tuple[str, ...]
 
 
-def examine(lake: Lake, market: MarketView, days: Sequence[str]) -> Soundness:
+def examine(lake: Lake, market: MarketView, days: Sequence[str], most_missing: float = MOST_MISSING) -> Soundness:
     """Look at the stored klines of `days`.
 
     A day must be stored; each symbol's bars ascend and are possible klines; and a minute inside the symbol's coverage
-    has a bar, or the gaps say why it has none. `UniverseMissing` when nobody said which symbols a stored day has.
+    has a bar, or the gaps say why it has none, of at most the share `most_missing` of the day: that a source has
+    nothing is what a faulty source says too. `UniverseMissing` when nobody said which symbols a stored day has.
     """
     stored = set(stored_dates(lake))
     faults = [f"{date}: no klines are stored" for date in days if date not in stored]
@@ -46,16 +51,35 @@ def examine(lake: Lake, market: MarketView, days: Sequence[str]) -> Soundness:
         faults += _invalid(found)
         for date in dates(start, end):
             covered = {name: coverage for name in symbols[date] if (coverage := market.coverage(name)) is not None}
-            for gap in find_gaps(found, covered, day_start(date), day_start(date) + DAY_MS, ""):
+            begin = day_start(date)
+            accounted: dict[str, int] = {}
+            for gap in find_gaps(found, covered, begin, begin + DAY_MS, ""):
                 missing = np.arange(gap.start_ms, gap.end_ms, MINUTE_MS)
                 unexplained = missing[~np.isin(missing, explained.get(gap.symbol, missing[:0]))]
-                known += missing.size - unexplained.size
+                accounted[gap.symbol] = accounted.get(gap.symbol, 0) + missing.size - unexplained.size
                 if unexplained.size:
                     faults.append(
                         f"{gap.symbol}: {unexplained.size} minutes from {utc(int(unexplained[0]))} have no bar, "
                         "and the gaps do not say why"
                     )
+            known += sum(accounted.values())
+            faults += _too_many(date, accounted, covered, most_missing)
     return Soundness(len(days), bars, known, tuple(faults))
+
+
+def _too_many(date: str, missing: Mapping[str, int], covered: Mapping[str, tuple[int, int]], most: float) -> list[str]:
+    """A fault for each symbol of which the gaps account for more minutes of a day than may be missing."""
+    faults, start = [], day_start(date)
+    for symbol, count in missing.items():
+        first, last = covered[symbol]
+        of = (min(last, start + DAY_MS) - max(first, start)) // MINUTE_MS
+        if count > max(most * of, GRACE):
+            share = "all" if count == of else f"{100 * count / of:.1f} %"
+            faults.append(
+                f"{symbol}: {count} of the {of} minutes that the source covers on {date} have no bar ({share}, at most "
+                f"{100 * most:g} % may), although the gaps account for them: ingest the day again, or ask why"
+            )
+    return faults
 
 
 def _stretches(days: Sequence[str]) -> list[tuple[int, int]]:
@@ -101,9 +125,9 @@ class Unsound(Exception):
         self.faults = tuple(faults)
 
 
-def require(lake: Lake, market: MarketView, days: Sequence[str]) -> Soundness:
+def require(lake: Lake, market: MarketView, days: Sequence[str], most_missing: float = MOST_MISSING) -> Soundness:
     """The same look; `Unsound` when there is any fault."""
-    found = examine(lake, market, days)
+    found = examine(lake, market, days, most_missing)
     if found.faults:
         raise Unsound(found.faults)
     return found

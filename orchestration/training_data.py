@@ -18,6 +18,7 @@ from orchestration.label_store import LIVE
 
 FOLDER = "training"
 CURRENT = f"{FOLDER}/current.json"
+LEARNT = f"{FOLDER}/learnt.json"
 
 _LABELS = """
 SELECT symbol, decided_at, opened_at, known_at, direction, kind, outcome, r, quality, source
@@ -89,11 +90,19 @@ class _Pointer(msgspec.Struct, frozen=True):
     data_hash: str
 
 
-def store(lake: Lake, rows: TrainingSet) -> str:
-    """Keep the set under its hash, for ever, and make it the current one; returns its path."""
+class _Seen(msgspec.Struct, frozen=True):
+    live_labels: int
+
+
+def store(lake: Lake, rows: TrainingSet, live_labels: int = 0) -> str:
+    """Keep the set under its hash, for ever, and make it the current one; returns its path.
+
+    `live_labels` is how many of them there were to learn from when it was made, beside it for `keep_learnt`.
+    """
     path = f"{FOLDER}/{rows.data_hash}.npz"
     if not lake.exists(path):
         lake.put_bytes(path, rows.to_bytes())
+    lake.put_bytes(_seen_path(rows.data_hash), msgspec.json.encode(_Seen(live_labels)))
     lake.put_bytes(CURRENT, msgspec.json.encode(_Pointer(rows.data_hash)))
     return path
 
@@ -103,3 +112,23 @@ def load(lake: Lake, data_hash: str | None = None) -> TrainingSet:
     wanted = data_hash or msgspec.json.decode(lake.get_bytes(CURRENT), type=_Pointer).data_hash
     path = f"{FOLDER}/{wanted}.npz"
     return TrainingSet.from_bytes(lake.get_bytes(path), path)
+
+
+def keep_learnt(lake: Lake, data_hash: str) -> int:
+    """Enter that a bundle of the models trained on that set is registered; returns the live labels it could learn from.
+
+    The entry lies in the lake, with the labels that it counts: another lake begins anew. A training that did not come
+    to a bundle leaves it as it was.
+    """
+    seen = msgspec.json.decode(lake.get_bytes(_seen_path(data_hash)), type=_Seen)
+    lake.put_bytes(LEARNT, msgspec.json.encode(seen))
+    return seen.live_labels
+
+
+def learnt(lake: Lake) -> int:
+    """How many live labels the newest bundle could learn from; 0 before there is one."""
+    return msgspec.json.decode(lake.get_bytes(LEARNT), type=_Seen).live_labels if lake.exists(LEARNT) else 0
+
+
+def _seen_path(data_hash: str) -> str:
+    return f"{FOLDER}/{data_hash}.json"

@@ -32,6 +32,7 @@ def trading_bundle(
     bundle = register_bundle(store, models, rows, config)
     context.log.info("bundle %s is registered", bundle.version)
     manifest = bundle.manifest
+    seen = training_data.keep_learnt(store, manifest.training.data_hash)
     return dg.MaterializeResult(
         metadata={
             "version": bundle.version,
@@ -39,6 +40,7 @@ def trading_bundle(
             "decision_spec": manifest.decision_spec.id,
             "rows": manifest.training.rows,
             "live_labels": manifest.training.live_labels,
+            "live_labels_seen": seen,
             "fallbacks": manifest.fallbacks,
             "manifest": dg.MetadataValue.json(bundle.as_json()),
             "mlflow": dg.MetadataValue.url(f"{models.tracking_uri}/#/models/trading_bundle/versions/{bundle.version}"),

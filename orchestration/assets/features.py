@@ -40,7 +40,7 @@ def features(
 
     store, days = lake.open(), context.partition_keys
     # A blocking check stops only runs that it is part of; this one may have been started on its own.
-    require(store, market.view(), days)
+    require(store, market.view(), days, market.most_missing)
     total, dropped = 0, set[str]()
     for date, rows, gone in compute_days(store, days):
         context.add_asset_metadata({"rows": rows}, partition_key=date)

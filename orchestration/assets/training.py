@@ -34,19 +34,21 @@ def training_set(
     """`training/HASH.npz` in the lake."""
     from models_registry.training_set import LIVE
     from orchestration import training_data
-    from orchestration.label_store import read_history
+    from orchestration.label_store import count_learnable, read_history
 
     store = lake.open()
+    learnable = count_learnable(store)  # before they are read: what comes in meanwhile is new for the next training
     history = read_history(store, training.history_days)
     joined = training_data.join(store, history.rows, training.max_windows)
     if joined.unmatched:
         context.log.warning("%d labels have no decision row: their days are not in the klines", joined.unmatched)
-    path = training_data.store(store, joined.rows)
+    path = training_data.store(store, joined.rows, learnable)
     rows = joined.rows
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(rows),
             "live_labels": joined.live,
+            "live_labels_seen": learnable,
             "unmatched_labels": joined.unmatched,
             "columns": len(rows.decision_names),
             "decision_spec": rows.decision_spec_id,

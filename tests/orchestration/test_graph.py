@@ -2,46 +2,95 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pytest
 
+from features.labels import LabelTable
+from market.bars import DAY_MS
 from market.klines_store import day_start
 from market.lake import Lake
 from models_registry.ledger import Ledger
 from models_registry.manifest import AUTOENCODER, WIN, Manifest, decode
+from models_registry.mlflow_rest import BUNDLE_MODEL
 from models_registry.registry import Registry
+from orchestration.definitions import definitions
+from orchestration.ingest import ingest_funding, universes
 from orchestration.jobs import INGEST, LEARN
 from orchestration.label_store import read_history
-from orchestration.resources import TrainingSettings
-from orchestration.run import Materialised, materialise, resources
+from orchestration.resources import LakeResource, TrainingSettings
+from orchestration.run import MaterialisationFailed, Materialised, instance, materialise, resources
+from orchestration.sensors import RANGE_END, RANGE_START, retrain_on_live_labels
 from tests.mlflow_server import emptied_server
 from tests.orchestration.journals import label, publish_positions
-from tests.orchestration.markets import SOURCE, days
+from tests.orchestration.markets import SOURCE, START, days, ingest, synthetic
 
 HISTORY, LIVE = days(8), days(2, first=13)
 SMALL = TrainingSettings(epochs=1, max_windows=800, rounds=20, fewest_rows=60, holdout_hours=36)
 
 
 class Built:
-    """A home folder in which the graph was materialised once."""
+    """A home folder in which the retraining that the sensor asks for was run once, from nothing but live labels."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.url = emptied_server().url
         self.lake = Lake(str(home / "lake"))
-        self.first = self.run(*INGEST, "live_labels", *LEARN, dates=HISTORY)
+        with ThreadPoolExecutor(1) as pool:
+            server = pool.submit(emptied_server)  # it takes ten seconds, in a process of its own
+            self.table = self._labels()
+            known = np.flatnonzero(self.table.labels["known_at"] < START + len(HISTORY) * DAY_MS)
+            publish_positions(
+                self.lake, home / "journal", self.table, known[np.linspace(0, len(known) - 1, 40).astype(int)]
+            )
+            self.run("live_labels", url="http://127.0.0.1:9")  # it needs no registry
+            import tensorflow  # noqa: F401 - meanwhile
+        self.url = server.result().url
+        self.request = self.look()
+        assert isinstance(self.request, dg.RunRequest), self.request
+        with instance(home) as kept:
+            job = definitions(self.resources(self.url)).resolve_job_def("retrain")
+            self.retrained = job.execute_in_process(instance=kept, tags=dict(self.request.tags))
+
+    def _labels(self) -> LabelTable:
+        """How the candidates of all days end, from a lake of their own: this one is still empty."""
+        lake, dates = Lake(str(self.home / "elsewhere")), [*HISTORY, *LIVE]
+        ingest(lake, synthetic(), dates)
+        ingest_funding(lake, synthetic(), dates, universes(lake, dates))
+        return label(read_history(lake, 90))
+
+    def look(self) -> dg.RunRequest | str:
+        """What the sensor says, of the runs that this home has had."""
+        with instance(self.home) as kept, pytest.MonkeyPatch.context() as environment:
+            environment.setenv("RETRAIN_AFTER_LABELS", "40")
+            context = dg.build_sensor_context(kept, resources={"lake": LakeResource(uri=self.lake.uri)})
+            found = retrain_on_live_labels(context)
+        return str(found.skip_message) if isinstance(found, dg.SkipReason) else found
 
     @property
     def registry(self) -> Registry:
         return Registry(self.url, self.home / "registry" / "ledger.jsonl")
 
-    def run(self, *selection: str, dates: list[str] | None = None) -> Materialised:
+    @property
+    def shown(self) -> dict[str, dict[str, object]]:
+        """What each asset said of itself when the job ran."""
+        return {
+            event.materialization.asset_key.to_user_string(): {
+                name: value.value for name, value in event.materialization.metadata.items()
+            }
+            for event in self.retrained.get_asset_materialization_events()
+        }
+
+    def resources(self, url: str) -> dict[str, object]:
+        return resources(self.home, source=SOURCE, tracking_uri=url, training=SMALL)
+
+    def run(self, *selection: str, dates: list[str] | None = None, url: str | None = None) -> Materialised:
         return materialise(
             selection,
             home=self.home,
-            resources=resources(self.home, source=SOURCE, tracking_uri=self.url, training=SMALL),
+            resources=self.resources(url or self.url),
             days=(dates[0], dates[-1]) if dates else None,
         )
 
@@ -55,12 +104,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(tmp_path_factory.mktemp("home"))
 
 
+def test_the_retraining_that_the_sensor_asks_for_runs_the_whole_graph(built: Built) -> None:
+    assert isinstance(built.request, dg.RunRequest)
+    assert (built.request.tags[RANGE_START], built.request.tags[RANGE_END]) == (HISTORY[0], HISTORY[-1])
+    assert built.retrained.success
+    assert set(built.shown) == {*INGEST, "live_labels", *LEARN}
+    assert built.shown["training_set"]["live_labels"] == 40
+    assert built.shown["training_set"]["live_labels_seen"] == built.shown["trading_bundle"]["live_labels_seen"] == 40
+    assert built.look() == f"0 of 40 new live labels, in days up to {HISTORY[-1]}"
+
+
 def test_the_first_bundle_becomes_champion_by_bootstrap(built: Built) -> None:
-    made = built.first
-    assert set(made.metadata) == {*INGEST, "live_labels", *LEARN}
-    assert made.checks == {"klines_are_sound": True, "bundle_is_whole": True}
-    assert made.metadata["champion"]["promoted"] is True
-    assert made.metadata["champion"]["rule"] == "bootstrap"
+    checks = {found.check_name: found.passed for found in built.retrained.get_asset_check_evaluations()}
+    assert checks == {"klines_are_sound": True, "bundle_is_whole": True}
+    assert built.shown["champion"]["promoted"] is True
+    assert built.shown["champion"]["rule"] == "bootstrap"
     first = Ledger(built.home / "registry" / "ledger.jsonl").entries()
     assert [(entry.action, entry.alias, entry.version) for entry in first[:2]] == [
         ("challenge", "challenger", "1"), ("promote", "champion", "1"),
@@ -83,9 +141,9 @@ def test_the_bundle_has_its_numbers_and_its_components_too(built: Built) -> None
 
 
 def test_assets_show_tables_and_plots(built: Built) -> None:
-    shown = built.first.metadata
-    assert "| log_loss |" in shown["win_classifier"]["metrics"]
-    assert "tflite_int8" in shown["structure_autoencoder"]["formats"]
+    shown = built.shown
+    assert "| log_loss |" in str(shown["win_classifier"]["metrics"])
+    assert "tflite_int8" in str(shown["structure_autoencoder"]["formats"])
     for asset, plot in (
         ("klines", "closes"),
         ("labels", "outcomes"),
@@ -94,7 +152,7 @@ def test_assets_show_tables_and_plots(built: Built) -> None:
         ("win_classifier", "plot_calibration"),
         ("bundle_evaluation", "running_r"),
     ):
-        assert shown[asset][plot].startswith("!["), (asset, plot)
+        assert str(shown[asset][plot]).startswith("!["), (asset, plot)
 
 
 def test_the_same_models_again_are_the_same_bundle(built: Built) -> None:
@@ -107,18 +165,17 @@ def test_the_same_models_again_are_the_same_bundle(built: Built) -> None:
 
 def test_live_labels_come_back_into_the_next_bundle(built: Built, tmp_path: Path) -> None:
     built.run(*INGEST, dates=LIVE)
-    table = label(read_history(built.lake, 90))
-    decided_live = np.flatnonzero(table.labels["decided_at"] >= day_start(LIVE[0]))
-    publish_positions(built.lake, tmp_path / "journal", table, decided_live[:60])
+    decided_live = np.flatnonzero(built.table.labels["decided_at"] >= day_start(LIVE[0]))
+    publish_positions(built.lake, tmp_path / "journal", built.table, decided_live[:60], worker="second")
     # The autoencoder stays as it is: converting it again would take half of this file's time.
     made = built.run("live_labels", *(name for name in LEARN if name != "structure_autoencoder"))
-    assert made.metadata["live_labels"]["labels"] == 60
-    assert made.metadata["training_set"]["live_labels"] == 60
+    assert made.metadata["live_labels"]["labels"] == 100
+    assert made.metadata["training_set"]["live_labels"] == 100
     second = made.metadata["trading_bundle"]["version"]
     assert second != "1"
     manifest = built.manifest(second)
     assert manifest.parent == "1"
-    assert manifest.training.live_labels > 0
+    assert manifest.training.live_labels > built.manifest("1").training.live_labels > 0
     assert manifest.training.last_known_at > built.manifest("1").training.last_known_at
     verdict = made.metadata["champion"]
     assert verdict["rule"] == "not_worse"
@@ -126,3 +183,37 @@ def test_live_labels_come_back_into_the_next_bundle(built: Built, tmp_path: Path
     assert verdict["promoted"] != (built.registry.challenger() == second)
     assert built.registry.ledger.verify() >= 3
     assert made.metadata["bundle_evaluation"]["champion_rows"] == made.metadata["bundle_evaluation"]["challenger_rows"]
+
+
+def test_a_removed_alias_is_no_first_bundle(built: Built) -> None:
+    """Workers keep the bundle they have, and the gate measures against it."""
+    from mlflow import MlflowClient
+
+    champion = built.registry.champion()
+    MlflowClient(built.url).delete_registered_model_alias(BUNDLE_MODEL, "champion")
+    made = built.run("trading_bundle", "bundle_evaluation", "champion").metadata
+    assert made["bundle_evaluation"]["champion"] == champion
+    assert made["champion"]["rule"] == "not_worse"
+    assert f"the ledger's last champion, {champion}" in made["champion"]["reasons"]
+    assert made["champion"]["promoted"] == (built.registry.champion() is not None)
+
+
+def test_a_bundle_that_was_tampered_with_is_not_judged(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the version of this run that is looked at; which one is the newest is not asked."""
+    download = Registry.download
+
+    def tampered(self: Registry, version: str, folder: str | Path) -> Path:
+        files = download(self, version, folder)
+        if version == made:
+            served = next(path for path in files.iterdir() if path.suffix == ".onnx")
+            served.write_bytes(served.read_bytes() + b"\0")
+        return files
+
+    made = str(built.run("trading_bundle").metadata["trading_bundle"]["version"])
+    monkeypatch.setattr(Registry, "download", tampered)
+    monkeypatch.setattr(Registry, "list", lambda self: pytest.fail("which version is the newest does not matter"))
+    before = built.registry.ledger.verify()
+    with pytest.raises(MaterialisationFailed, match="win_classifier") as failed:
+        built.run("trading_bundle", "bundle_evaluation", "champion")
+    assert failed.value.step == "bundle_is_whole"
+    assert built.registry.ledger.verify() == before

@@ -10,8 +10,9 @@ import pytest
 from market.bars import DAY_MS, MINUTE_MS
 from market.klines_store import Gap, read_all, write_day, write_gaps
 from market.lake import Lake
+from orchestration.ingest import MarketView
 from orchestration.soundness import SHOWN, Unsound, examine, require, words
-from tests.orchestration.markets import FIRST, START, days, ingest, synthetic
+from tests.orchestration.markets import FIRST, START, Holes, days, ingest, synthetic
 
 
 @pytest.fixture
@@ -56,6 +57,35 @@ def test_a_gap_that_is_accounted_for_is_none(lake: Lake) -> None:
     write_gaps(lake, FIRST, [Gap("ETHUSDT", start, start + 7 * MINUTE_MS, "venue_has_no_data")])
     found = examine(lake, synthetic(), days(2))
     assert (found.known_gaps, found.faults) == (7, ())
+
+
+def test_a_source_that_gives_nothing_is_not_sound(tmp_path: Path) -> None:
+    """Ingestion accounts for every minute that it did not get: what is accounted for must not be the whole."""
+    lake, source = Lake(str(tmp_path)), Holes(START, START + 2 * DAY_MS, heals=False)
+    ingest(lake, MarketView(source), days(2))
+    found = examine(lake, MarketView(source), days(2))
+    assert (found.bars, found.known_gaps) == (2 * 1440, 2 * 1440)
+    first, second = found.faults
+    assert first.startswith("BTCUSDT: 1440 of the 1440 minutes that the source covers on 2026-01-05 have no bar (all,")
+    assert "2026-01-06" in second
+
+
+@pytest.mark.parametrize(("minutes", "faults"), [(72, 0), (73, 1)])
+def test_a_twentieth_of_a_day_may_be_missing(tmp_path: Path, minutes: int, faults: int) -> None:
+    lake, source = Lake(str(tmp_path)), Holes(START, START + minutes * MINUTE_MS, heals=False)
+    ingest(lake, MarketView(source), days(2))
+    found = examine(lake, MarketView(source), days(2))
+    assert (found.known_gaps, len(found.faults)) == (minutes, faults)
+    assert all("73 of the 1440 minutes" in fault and "(5.1 %, at most 5 % may)" in fault for fault in found.faults)
+    assert examine(lake, MarketView(source), days(2), most_missing=0.1).faults == ()
+
+
+@pytest.mark.parametrize(("minutes", "faults"), [(5, 0), (6, 1)])
+def test_the_newest_bars_of_a_day_that_has_just_begun_may_be_late(tmp_path: Path, minutes: int, faults: int) -> None:
+    lake = Lake(str(tmp_path))
+    view = MarketView(Holes(START, START + minutes * MINUTE_MS, heals=False), START + minutes * MINUTE_MS)
+    ingest(lake, view, days(1))
+    assert len(examine(lake, view, days(1)).faults) == faults
 
 
 def test_the_edges_of_the_coverage_are_no_gaps(tmp_path: Path) -> None:
