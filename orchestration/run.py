@@ -114,6 +114,8 @@ def materialise(
 ) -> Materialised:
     """Materialise assets by name, with their checks, and wait; `MaterialisationFailed` says which one failed and why.
 
+    Ctrl-C ends the asset that is at work and comes out as `KeyboardInterrupt`, as it does anywhere else.
+
     Parameters
     ----------
     selection : names of assets; they run in the order of their dependencies.
@@ -141,6 +143,8 @@ def materialise(
             raise_on_error=False,
         )
     if not result.success:
+        if _interrupted(result.all_events):
+            raise KeyboardInterrupt
         raise _failure(run_id, result.all_events)
     checks = {found.check_name: found.passed for found in result.get_asset_check_evaluations()}
     return Materialised(run_id, time.monotonic() - began, _metadata(result), checks)
@@ -163,6 +167,16 @@ def _listener(progress: Callable[[Progress], None]) -> Callable[[dg.EventLogEntr
             progress(Progress(entry.step_key, _KINDS[entry.dagster_event_type]))
 
     return listen
+
+
+def _interrupted(events: Sequence[dg.DagsterEvent]) -> bool:
+    """Whether a run ended by a signal: Dagster catches it, in an asset or between two, and calls it a failure."""
+    reasons = {"error_source": "INTERRUPT", "failure_reason": "UNEXPECTED_TERMINATION"}
+    return any(
+        getattr(getattr(event.event_specific_data, name, None), "value", None) == reason
+        for event in events
+        for name, reason in reasons.items()
+    )
 
 
 def _failure(run_id: str, events: Sequence[dg.DagsterEvent]) -> MaterialisationFailed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import dagster as dg
@@ -12,8 +14,10 @@ from market.bars import DAY_MS
 from market.klines_store import read_all, write_day
 from market.lake import Lake
 from orchestration import ingest as ingest_module
+from orchestration.ingest import MarketView
+from orchestration.resources import MarketResource
 from orchestration.run import MaterialisationFailed, Progress, instance, materialise, resources
-from tests.orchestration.markets import FIRST, SOURCE, START
+from tests.orchestration.markets import FIRST, SOURCE, START, Holes
 
 DAYS = ("2026-01-05", "2026-01-06")
 
@@ -90,6 +94,67 @@ def test_a_failure_names_the_asset_and_the_reason(tmp_path: Path) -> None:
     with pytest.raises(MaterialisationFailed, match=r"training/current\.json") as failed:
         run(tmp_path, "win_classifier")
     assert failed.value.step == "win_classifier"
+
+
+def test_a_source_that_gives_nothing_blocks_the_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Holes(START, START + DAY_MS, heals=False)
+    monkeypatch.setattr(MarketResource, "view", lambda self: MarketView(source))
+    with pytest.raises(MaterialisationFailed, match="BTCUSDT: 1440 of the 1440 minutes") as failed:
+        run(tmp_path, "universe", "klines", "features")
+    assert failed.value.step == "klines_are_sound"
+    assert lake_of(tmp_path).list("features") == []
+
+
+def test_days_that_were_dropped_are_named_where_the_run_is_looked_at(tmp_path: Path) -> None:
+    run(tmp_path, "universe", "klines", "features")
+    lake = lake_of(tmp_path)
+    bars = read_all(lake, START, START + DAY_MS)
+    bars["ETHUSDT"]["close"][:] = bars["ETHUSDT"]["open"]
+    write_day(lake, FIRST, bars)
+    said: list[Progress] = []
+    made = materialise(
+        ["features"],
+        home=tmp_path,
+        resources=resources(tmp_path, source=SOURCE),
+        days=(FIRST, FIRST),
+        progress=said.append,
+    )
+    assert made.metadata["features"]["dropped_days"] == 1
+    assert made.metadata["features"]["materialise_again"] == "2026-01-06 to 2026-01-06"
+    assert any("materialise features of 2026-01-06 to 2026-01-06 again" in each.message for each in said)
+    made = materialise(["features"], home=tmp_path, resources=resources(tmp_path, source=SOURCE), days=DAYS)
+    assert made.metadata["features"]["dropped_days"] == 0
+
+
+@pytest.mark.parametrize("when", ["during an asset", "between two"])
+def test_an_interruption_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Ctrl-C while an asset is at work, and while Dagster itself is."""
+    said: list[Progress] = []
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def listen(progress: Progress) -> None:
+        said.append(progress)
+        if when == "between two" and (progress.step, progress.kind) == ("universe", "success"):
+            interrupt()
+
+    if when == "during an asset":
+        monkeypatch.setattr(ingest_module, "store_universe", interrupt)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            materialise(
+                ["universe", "klines"],
+                home=tmp_path,
+                resources=resources(tmp_path, source=SOURCE),
+                days=DAYS,
+                progress=listen,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)  # Dagster leaves it with the handler of SIGINT
+    assert ("klines", "success") not in {(each.step, each.kind) for each in said}
+    assert lake_of(tmp_path).list("klines") == []
 
 
 def test_an_asset_that_there_is_not_is_refused(tmp_path: Path) -> None:
