@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from market.bars import Bars
@@ -20,8 +22,14 @@ def days(count: int, first: int = 5) -> list[str]:
     return [f"2026-01-{day:02d}" for day in range(first, first + count)]
 
 
+@functools.cache
+def _source(symbols: int) -> SyntheticMarket:
+    """One market for all tests: it keeps the days that it has drawn."""
+    return SyntheticMarket(seed=7, symbols=symbols, edge="planted", start_ms=START)
+
+
 def synthetic(symbols: int = 3, until_ms: int | None = None) -> MarketView:
-    return MarketView(SyntheticMarket(seed=7, symbols=symbols, edge="planted", start_ms=START), until_ms)
+    return MarketView(_source(symbols), until_ms)
 
 
 def ingest(lake: Lake, market: MarketView, dates: list[str]) -> None:
@@ -36,7 +44,7 @@ class Holes:
     name = "holes"
 
     def __init__(self, start_ms: int, end_ms: int, *, heals: bool) -> None:
-        self._market = SyntheticMarket(seed=7, symbols=2, edge="planted", start_ms=START)
+        self._market = _source(2)
         self._hole = (start_ms, end_ms)
         self._heals = heals
         self.asked: list[tuple[str, int, int]] = []
