@@ -61,9 +61,13 @@ KINDS: dict[str, str] = {
 
 
 class Faults:
-    """What is pending. A fault is used up by its bar; `done` counts them by name."""
+    """What is pending. A fault is used up by its bar; `done` counts them by name.
+
+    From the first request on (`asked`) the clock waits for consumers within its minutes too, not only after each.
+    """
 
     def __init__(self) -> None:
+        self.asked = False
         self.dropped: set[Key] = set()
         self.withheld: set[Key] = set()
         self.duplicated: set[Key] = set()
@@ -77,6 +81,7 @@ class Faults:
         for item in request.corrupt:
             if item.kind not in KINDS:
                 raise ValueError(f"unknown corruption {item.kind!r}: use one of {', '.join(KINDS)}")
+        self.asked = True
         if request.clear:
             for pending in (self.dropped, self.withheld, self.duplicated, self.late, self.revised, self.corrupted):
                 pending.clear()

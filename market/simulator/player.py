@@ -111,6 +111,9 @@ class Player:
             await self._clock.reach(minute + offset)
             await self._prepare(minute)
             self._hub.deliver(make(chunk, index, offset))
+            if self._faults.asked:
+                # What went wrong is repaired in the middle of a minute: the time stands while a consumer does that.
+                await self._hub.barrier(minute + offset)
         await self._clock.reach(minute + CLOSE_OFFSET_MS)
         await self._prepare(minute)
         self._hub.deliver(self._closed(chunk, index))
