@@ -45,6 +45,20 @@ class EpochStarted(Event, frozen=True, kw_only=True):
     """Bytes of a torn last record that recovery put aside."""
 
 
+class CaughtUp(Event, frozen=True, kw_only=True):
+    """Every minute that had closed while no worker was there has been run: from now on waves are decided as they close.
+
+    `time_ms` is the venue's time. The epoch's waves before this event are of the time when the process was down.
+    """
+
+
+class DecidedLate(Event, frozen=True, kw_only=True):
+    """The decision wave that closed at `time_ms` was decided too late by the venue's own time: it was missed."""
+
+    venue_ms: int
+    """The venue's time after the decisions were durable."""
+
+
 class WaveClosed(Event, frozen=True, kw_only=True):
     """The composition of a wave and how many candidates passed each filter; first of the wave's events.
 
@@ -261,6 +275,8 @@ class RecoveryDiverged(Event, frozen=True, kw_only=True):
 
 AnyEvent = (
     EpochStarted
+    | CaughtUp
+    | DecidedLate
     | WaveClosed
     | BarRejected
     | BarRevised
@@ -274,7 +290,7 @@ AnyEvent = (
     | RecoveryDiverged
 )
 
-OPERATIONAL: tuple[type[Event], ...] = (EpochStarted, BundleRefused, RecoveryDiverged)
+OPERATIONAL: tuple[type[Event], ...] = (EpochStarted, CaughtUp, DecidedLate, BundleRefused, RecoveryDiverged)
 """Kinds that tell about the process."""
 
 INPUT: tuple[type[Event], ...] = (BarRejected, BarRevised)

@@ -31,6 +31,8 @@ from trading_worker.events import (
     AnyEvent,
     BundleRefused,
     BundleSwapped,
+    CaughtUp,
+    DecidedLate,
     EpochStarted,
     PositionClosed,
     PositionLost,
@@ -47,7 +49,7 @@ from trading_worker.wave import MinuteBars, Wave
 
 ENDS = (PositionClosed, PositionVoided, PositionLost)
 
-OUTSIDE = (EpochStarted, BundleSwapped, BundleRefused, RecoveryDiverged)
+OUTSIDE = (EpochStarted, CaughtUp, DecidedLate, BundleSwapped, BundleRefused, RecoveryDiverged)
 """Kinds that no wave gives."""
 
 

@@ -6,7 +6,9 @@ single milliseconds, inference included, so a thread would cost more in order an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -16,30 +18,36 @@ from numpy.typing import NDArray
 
 from features.decision import DecisionState
 from market.bars import MINUTE_MS, Bars, empty
-from market.errors import BarRejected
+from market.errors import BarRejected, MarketError
 from trading_worker import events as kinds
 from trading_worker.engine import Engine
-from trading_worker.events import AnyEvent, BarValues, BundleSwapped, Event, WaveClosed
+from trading_worker.events import AnyEvent, BarValues, BundleSwapped, CaughtUp, DecidedLate, Event, WaveClosed
 from trading_worker.journal import Journal
 from trading_worker.shell.bundles import Loaded
 from trading_worker.shell.funding import FundingBook
 from trading_worker.shell.metrics import Board, Swap
+from trading_worker.shell.rejections import Rejections
 from trading_worker.shell.snapshot_store import SnapshotStore
 from trading_worker.shell.tally import Tally
 from trading_worker.shell.waves import Minute
 from trading_worker.wave import MinuteBars, Wave
 
+ASK_S = 1.0
+"""Wall seconds that the venue has to tell its time after a decision; then the newest of a stream has to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How often what is done.
+    """How often what is done, and how late a decision may be.
 
     `snapshot_ms` of market time lie between snapshots, and `snapshot_s` of wall time at least: a simulated market
     that runs a thousand times as fast should not write snapshots all the time. After `segment_ms` of market time a
-    journal segment is closed however little it holds, so that labels come back soon.
+    journal segment is closed however little it holds, so that labels come back soon. A wave that is decided more than
+    `in_time_ms` after its close, by the venue's time, was missed.
     """
 
     snapshot_ms: int
+    in_time_ms: int
     snapshot_s: float = 0.5
     segment_ms: int = 15 * MINUTE_MS
 
@@ -49,6 +57,8 @@ class Conductor:
 
     Parameters
     ----------
+    rejections: counts the bars that the engine refuses.
+    server_time: asks REST for the venue's time, ms.
     wall_ms: this machine's clock, for the fields of events that the digest leaves out.
     """
 
@@ -62,6 +72,8 @@ class Conductor:
         tally: Tally,
         cadence: Cadence,
         *,
+        rejections: Rejections,
+        server_time: Callable[[], Awaitable[int]],
         wall_ms: Callable[[], int],
     ) -> None:
         self.engine = engine
@@ -72,6 +84,9 @@ class Conductor:
         self._board = board
         self._tally = tally
         self._cadence = cadence
+        self._rejections = rejections
+        self._server_time = server_time
+        self._live = False
         self._wall_ms = wall_ms
         self._queued: list[AnyEvent] = []
         self._snapshot_ms = self._segment_ms = engine.time_ms
@@ -92,15 +107,35 @@ class Conductor:
         }
         for event in events:
             self.note(msgspec.structs.replace(event, **delays) if isinstance(event, WaveClosed) else event)
+            if isinstance(event, kinds.BarRejected):
+                self._rejections.count(BarRejected(event.symbol, event.open_time, event.reason), event.time_ms)
         self.commit()
+        self._rejections.next_minute()
         self._board.minutes += 1
         self._board.wave_ms = wave.time_ms
         self._board.wave_time.add(perf_counter() - began)
+        if self._live and any(isinstance(event, WaveClosed) and event.decided and event.present for event in events):
+            await self._check_time(wave.time_ms, venue_ms)
         if wave.time_ms - self._segment_ms >= self._cadence.segment_ms:
             self.close_segment()
         elapsed_s = perf_counter() - self._snapshot_s
         if wave.time_ms - self._snapshot_ms >= self._cadence.snapshot_ms and elapsed_s >= self._cadence.snapshot_s:
             self.snapshot()
+
+    async def _check_time(self, wave_ms: int, heard_ms: int) -> None:
+        """Write down that a wave was decided late, if it was.
+
+        Messages that have waited for us are as old as they are, so it takes the venue to tell its time: after the
+        decisions, which must not wait for it.
+        """
+        venue_ms = heard_ms
+        # Without an answer the streams' time has to do. It may be too early: a late wave may then pass for one in time.
+        with suppress(MarketError, TimeoutError):
+            async with asyncio.timeout(ASK_S):
+                venue_ms = max(venue_ms, await self._server_time())
+        if venue_ms - wave_ms > self._cadence.in_time_ms:
+            self.note(DecidedLate(time_ms=wave_ms, venue_ms=venue_ms))
+            self.commit()
 
     def prices(self, time_ms: int, rows: NDArray[np.int64], prices: NDArray[np.float64]) -> None:
         """Show price updates to the engine."""
@@ -131,6 +166,12 @@ class Conductor:
         """Let waves go through `step` instead of the engine itself: a recovery does, while it catches up."""
         self._step = step
 
+    def live(self, venue_ms: int) -> None:
+        """Every minute that closed before `venue_ms` has been run: from here on a wave can be missed."""
+        self._live = True
+        self.note(CaughtUp(time_ms=venue_ms))
+        self.commit()
+
     def note(self, event: Event) -> None:
         """Queue an event for the next commit."""
         stamped: AnyEvent = msgspec.structs.replace(event, wall_ms=self._wall_ms())  # type: ignore[assignment]
@@ -158,7 +199,7 @@ class Conductor:
 
     def snapshot(self) -> None:
         """Store the engine's state, between two waves."""
-        self._snapshots.save(self.engine.time_ms, self.engine.snapshot())
+        self._snapshots.save(self.engine.time_ms, self.engine.snapshot(), self._funding.charged_until)
         self._snapshot_ms = self.engine.time_ms
         self._snapshot_s = perf_counter()
 

@@ -39,7 +39,9 @@ class FundingBook:
     """Fundings of all symbols as the waves go by.
 
     A funding is charged at the wave of its minute; one that the venue settles late, at the first wave after it is
-    known. `start_ms`: close time of the last wave that the engine has had; what was charged by then is past.
+    known. `start_ms`: close time of the last wave that the engine has had; what was charged by then is past. An engine
+    that goes on from a snapshot brings the `charged_until` of that time, by symbol: a funding before it that was not
+    known then is still to be charged.
 
     Parameters
     ----------
@@ -47,11 +49,14 @@ class FundingBook:
     fetch: asks REST.
     """
 
-    def __init__(self, symbols: Sequence[str], fetch: Fetch, start_ms: int) -> None:
+    def __init__(
+        self, symbols: Sequence[str], fetch: Fetch, start_ms: int, charged_until: Sequence[int] | None = None
+    ) -> None:
         self._symbols = tuple(symbols)
         self._fetch = fetch
         self._fundings: list[Fundings] = [empty() for _ in symbols]
-        self._charged_until = np.full(len(self._symbols), start_ms, dtype=np.int64)
+        known = [start_ms] * len(self._symbols) if charged_until is None else charged_until
+        self._charged_until = np.array(known, dtype=np.int64)
         self._rate = np.full(len(self._symbols), np.nan)
         self._next_ms = np.full(len(self._symbols), -1, dtype=np.int64)
         self._valid_until = -1
@@ -59,6 +64,11 @@ class FundingBook:
         self._awaited: tuple[int, list[int]] = (-1, [])
         self.failure: str | None = None
         """Why the last question to REST failed, None when it did not."""
+
+    @property
+    def charged_until(self) -> tuple[int, ...]:
+        """Per symbol, the time of the last funding that was charged, or where this began."""
+        return tuple(self._charged_until.tolist())
 
     def add(self, fundings: dict[str, Fundings]) -> None:
         """Take fundings from a store, such as the lake."""

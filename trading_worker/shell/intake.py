@@ -7,7 +7,6 @@ dealt with completely, requests to REST included, before the next; so nothing he
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 
 from market.bars import MINUTE_MS, Bars, fault
 from market.binance.streams import KlineEvent
-from market.errors import BarRejected, MarketError
+from market.errors import BarRejected, MarketError, utc
 from trading_worker.shell.metrics import Board
+from trading_worker.shell.rejections import Rejections
 from trading_worker.shell.waves import Minute, Offer, Overdue, WaveAssembler
 
 JUMP_MS = 2 * MINUTE_MS
@@ -26,12 +26,8 @@ JUMP_MS = 2 * MINUTE_MS
 CLOCK_TOLERANCE_MS = 5_000
 PRICE_BATCH_MS = 250
 PRICE_BATCH = 1_024
-JOURNALED_PER_MINUTE = 50
-"""Rejections journaled between two waves; a flood beyond that is only counted."""
 REPAIRS_AT_ONCE = 8
 REMEMBERED_REPAIRS = 4_096
-
-_NUMBER = re.compile(r"-?\d[\d.e+-]*|nan|inf")
 
 
 class Sink(Protocol):
@@ -51,16 +47,8 @@ class Sink(Protocol):
 
 
 Fetch = Callable[[str, int, int], Awaitable[Bars]]
-"""Closed 1m bars of a symbol with open time in [start, end); a `MarketError` when the venue cannot be asked."""
-
-
-def category(reason: str) -> str:
-    """A reason without its numbers, so that the number of metric labels is bounded.
-
-    >>> category("high 0.5 < low 0.9")
-    'high # < low #'
-    """
-    return _NUMBER.sub("#", reason)[:80]
+"""Closed and possible 1m bars of a symbol with open time in [start, end); a `MarketError` when the venue cannot be
+asked. What is not a possible bar was refused before, see `Venue.klines`."""
 
 
 class Intake:
@@ -105,7 +93,7 @@ class Intake:
         self._price_rows: list[int] = []
         self._prices: list[float] = []
         self._prices_since = self._prices_until = 0
-        self._journaled = 0
+        self._rejections = Rejections(board, sink.rejected)
         self._repaired: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_REPAIRS)
 
     async def take(self, raw: bytes) -> None:
@@ -143,6 +131,13 @@ class Intake:
         if event_time > self.venue_ms + JUMP_MS and event_time > await self._server_time() + CLOCK_TOLERANCE_MS:
             raise BarRejected(message.symbol, message.open_time, "its event time lies in the future")
         self.venue_ms = self._board.venue_ms = max(self.venue_ms, event_time)
+        if event_time + JUMP_MS < self._waves.wave_ms:
+            # An exchange that began anew: until it has passed the engine's time, all that it sends is too old.
+            self._board.waiting["venue"] = (
+                f"its time {utc(event_time)} is behind the engine's {utc(self._waves.wave_ms)}: not the same exchange?"
+            )
+        elif event_time > self._waves.wave_ms:
+            self._board.waiting.pop("venue", None)
 
     async def _closed(self, row: int, message: KlineEvent) -> None:
         """A closed bar: check it, fetch what is missing before it, offer it."""
@@ -188,10 +183,6 @@ class Intake:
 
     def _take_fetched(self, row: int, bars: Bars, start_ms: int, end_ms: int) -> None:
         for bar in bars:
-            reason = fault(bar)
-            if reason is not None:
-                self._reject(BarRejected(self._symbols[row], int(bar["open_time"]), reason))
-                continue
             self._board.bars_fetched += 1
             self._offer(row, bar, from_stream=False)
             self._repaired.append((row, int(bar["close_time"])))
@@ -211,7 +202,7 @@ class Intake:
                     continue
                 minute = self._waves.cut()
             self._flush_prices()
-            self._journaled = 0
+            self._rejections.next_minute()
             await self._sink.minute(minute, self.venue_ms)
         if len(self._prices) >= PRICE_BATCH or (self._prices and self.venue_ms >= self._prices_since + PRICE_BATCH_MS):
             self._flush_prices()
@@ -266,10 +257,4 @@ class Intake:
             self._prices.clear()
 
     def _reject(self, error: BarRejected) -> None:
-        self._board.rejected[category(error.reason)] += 1
-        self._board.rejections.append(
-            {"time_ms": self.venue_ms, "symbol": error.symbol, "open_time": error.open_time, "reason": error.reason}
-        )
-        if self._journaled < JOURNALED_PER_MINUTE:
-            self._journaled += 1
-            self._sink.rejected(error, self.venue_ms)
+        self._rejections.add(error, self.venue_ms)

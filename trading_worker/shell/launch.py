@@ -29,6 +29,9 @@ from trading_worker.shell.tally import Tally
 from trading_worker.shell.venue import Venue
 from trading_worker.shell.waves import NEVER, WaveAssembler
 
+LATE_MS = 15_000
+"""Venue time past the deadline of a wave in which REST is asked for its absent bars and it is decided: enough for the
+attempts of a read. What is decided later than that was missed."""
 FUNDING_BACK_MS = 6 * LONGEST_MS
 """How far back fundings are read: the last two tell the interval, and some may be missing."""
 
@@ -76,11 +79,22 @@ class Launch:
         for event in history:
             tally.add(event)
         tally.show()
-        funding = FundingBook(engine.symbols, self.quick.fundings, standing.wave_ms)
+        funding = FundingBook(engine.symbols, self.quick.fundings, standing.wave_ms, standing.charged_until)
         now_ms = await self.available(self.patient.server_time)
         await self.available(lambda: funding.load(standing.wave_ms - FUNDING_BACK_MS, now_ms))
-        cadence = Cadence(self.settings.snapshot_minutes * MINUTE_MS)
-        conductor = Conductor(engine, journal, funding, self.store, board, tally, cadence, wall_ms=wall_ms)
+        cadence = Cadence(self.settings.snapshot_minutes * MINUTE_MS, self.settings.wave_deadline_ms + LATE_MS)
+        conductor = Conductor(
+            engine,
+            journal,
+            funding,
+            self.store,
+            board,
+            tally,
+            cadence,
+            rejections=self.quick.rejections,
+            server_time=self.quick.server_time,
+            wall_ms=wall_ms,
+        )
         conductor.show_bundle(standing.loaded)
         conductor.follow(Recovery(engine, history).on_wave)
         conductor.note(
@@ -97,6 +111,7 @@ class Launch:
                 torn_bytes=sum(torn.size for torn in journal.torn),
             )
         )
+        self.quick.rejections.write_to(conductor.rejected)
         return conductor
 
     async def catch_up(
@@ -116,9 +131,15 @@ class Launch:
         steps = CatchUp(conductor, waves, self.patient.klines, self.patient.server_time, swaps)
 
         def report(done_ms: int, present_ms: int) -> None:
-            board.waiting["state"] = f"catching up: {utc(done_ms)} of {utc(present_ms)}"
+            text = f"catching up: {utc(done_ms)} of {utc(present_ms)}"
+            if present_ms <= done_ms:
+                text = (
+                    f"the venue's time {utc(present_ms)} is behind the engine's {utc(done_ms)}: not the same exchange?"
+                )
+            board.waiting["state"] = text
 
         board.venue_ms = venue_ms = await self.available(lambda: steps.run(report))
+        conductor.live(venue_ms)
         return waves, venue_ms
 
     async def available(self, ask: Callable[[], Awaitable[T]]) -> T:

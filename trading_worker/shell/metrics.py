@@ -88,6 +88,8 @@ def _recent() -> deque[Any]:
 class Board:
     """Everything the worker reports about itself. Times are the venue's, in ms UTC; 0 means not yet.
 
+    Waves, bars absent and late, signals and outcomes are counted from the journal, through restarts, and reach back to
+    `since_ms`; all else is counted since the process began. What makes a wave missed is said in `tally`.
     `waiting` holds, per part of the worker, why it is not ready; the worker is ready when it is empty.
     """
 
@@ -105,9 +107,11 @@ class Board:
     fallbacks: dict[str, str] = field(default_factory=dict)
     venue_ms: int = 0
     wave_ms: int = 0
+    since_ms: int = 0
     minutes: int = 0
     waves: int = 0
     waves_missed: int = 0
+    waves_down: int = 0
     waves_cut: int = 0
     absences: int = 0
     late_bars: int = 0
@@ -147,7 +151,7 @@ class Board:
 
     @property
     def mean_r(self) -> float | None:
-        """Mean R of the closed positions, net of costs, since this worker's process began."""
+        """Mean R of the positions closed since `since_ms`, net of costs."""
         return self.r_sum / self.closed if self.closed else None
 
 
@@ -177,6 +181,7 @@ def _gauges(board: Board) -> Iterator[Metric]:
         "ready": ("1 when the worker decides on live waves", float(board.ready)),
         "venue_time_seconds": ("the newest event time the venue has sent", board.venue_ms / 1e3),
         "wave_time_seconds": ("close of the last minute wave", board.wave_ms / 1e3),
+        "counted_since_seconds": ("market time that counts from the journal reach back to", board.since_ms / 1e3),
         "symbols": ("symbols followed", float(len(board.symbols))),
         "open_positions": ("virtual positions that are open or pending", float(board.open_positions)),
         "model_fallbacks": ("components of the bundle that run as their fallback", float(len(board.fallbacks))),
@@ -195,8 +200,12 @@ def _gauges(board: Board) -> Iterator[Metric]:
 def _counters(board: Board) -> Iterator[Metric]:
     values = {
         "minutes": ("minute waves handed to the engine", board.minutes),
-        "waves": ("decision waves closed", board.waves),
-        "waves_missed": ("decision waves on which nothing was decided", board.waves_missed),
+        "waves": ("decision waves run, late ones and those of the time the worker was down included", board.waves),
+        "waves_missed": (
+            "decision waves on which nothing was decided in time while the worker ran",
+            board.waves_missed,
+        ),
+        "waves_down": ("decision waves that closed while the worker was down or catching up", board.waves_down),
         "waves_cut": ("minute waves cut at the deadline", board.waves_cut),
         "absences": ("bars absent from their wave", board.absences),
         "late_bars": ("bars that came after their wave had left", board.late_bars),

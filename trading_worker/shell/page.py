@@ -82,7 +82,8 @@ def _tiles(board: Board) -> str:
         ("mean R, net", mean_r),
         ("bundle", escape(board.bundle or "none")),
     )
-    return '<div class="grid">' + "".join(_tile(name, value) for name, value in tiles) + "</div>"
+    since = f'<p class="soft">counted since {_time(board.since_ms)}</p>'
+    return '<div class="grid">' + "".join(_tile(name, value) for name, value in tiles) + "</div>" + since
 
 
 def _tile(name: str, value: str) -> str:
@@ -152,6 +153,7 @@ def _delays(board: Board) -> str:
 def _data(board: Board) -> str:
     counts: list[tuple[object, ...]] = [
         ("minute waves", board.minutes),
+        ("decision waves while the worker was down", board.waves_down),
         ("cut at the deadline", board.waves_cut),
         ("bars absent from their wave", board.absences),
         ("late bars", board.late_bars),

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import msgspec
 
 from trading_worker import snapshots
 from trading_worker.errors import SnapshotRefused
 from trading_worker.shell.files import write_atomic
 
 SUFFIX = ".snapshot"
+_SHA_BYTES = 32
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What a restart needs: the engine's snapshot, and until when each symbol's fundings were charged to it."""
+
+    engine: bytes
+    charged_until: tuple[int, ...]
 
 
 class SnapshotStore:
@@ -19,20 +30,25 @@ class SnapshotStore:
         self._folder = folder
         self._keep = keep
 
-    def save(self, time_ms: int, data: bytes) -> None:
+    def save(self, time_ms: int, engine: bytes, charged_until: Sequence[int]) -> None:
         """Keep one, and drop the oldest beyond `keep`."""
-        write_atomic(self._folder / f"{time_ms:015d}{SUFFIX}", data)
+        data = msgspec.msgpack.encode(Stored(engine, tuple(charged_until)))
+        write_atomic(self._folder / f"{time_ms:015d}{SUFFIX}", hashlib.sha256(data).digest() + data)
         for path in self._paths()[: -self._keep]:
             path.unlink(missing_ok=True)
 
-    def newest_first(self) -> Iterator[tuple[snapshots.Body, bytes]]:
-        """Every snapshot that can be read, with what it says of itself."""
+    def newest_first(self) -> Iterator[tuple[snapshots.Body, Stored]]:
+        """Every snapshot that can be read, with what the engine says of itself in it."""
         for path in reversed(self._paths()):
             data = path.read_bytes()
-            try:
-                yield snapshots.decode(data), data
-            except SnapshotRefused:
+            if hashlib.sha256(data[_SHA_BYTES:]).digest() != data[:_SHA_BYTES]:
                 # A damaged one is passed over: the journal holds what came since the one before.
+                continue
+            stored = msgspec.msgpack.decode(data[_SHA_BYTES:], type=Stored)
+            try:
+                yield snapshots.decode(stored.engine), stored
+            except SnapshotRefused:
+                # So is one of another version of this program.
                 continue
 
     def _paths(self) -> list[Path]:

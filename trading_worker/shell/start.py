@@ -31,6 +31,8 @@ from trading_worker.shell.waves import NEVER, WaveAssembler
 
 CHUNK_MS = 12 * 60 * MINUTE_MS
 """Market time fetched in one go while catching up."""
+BEHIND_S = 1.0
+"""Wall seconds between two questions for its time to a venue whose time is behind the engine's."""
 
 
 class NothingToFollow(WorkerError):
@@ -45,7 +47,8 @@ class Standing:
     """An engine with a state.
 
     `loaded` is the bundle it decides with; `wave_ms` the close of the last minute that its state has seen, or would
-    have if there had been a bar; `origin` where the state came from; `snapshot_ms` None when from no snapshot.
+    have if there had been a bar; `origin` where the state came from; `snapshot_ms` and `charged_until`, until when
+    each symbol's fundings were charged, None when from no snapshot.
     """
 
     engine: Engine
@@ -53,6 +56,7 @@ class Standing:
     wave_ms: int
     origin: str
     snapshot_ms: int | None
+    charged_until: tuple[int, ...] | None
 
 
 async def universe(lake: Lake | None, client: MarketDataClient, size: int) -> tuple[str, ...]:
@@ -100,17 +104,17 @@ async def from_snapshot(
     store: SnapshotStore, champion: Loaded, watcher: BundleWatcher, cache: BundleCache, settings: EngineSettings
 ) -> Standing | None:
     """The newest snapshot that can be restored, with the bundle that made it if that is still here; else None."""
-    for body, data in store.newest_first():
+    for body, stored in store.newest_first():
         loaded = await _bundle_of(body.bundle, champion, watcher, cache)
         if loaded.spec.id != body.decision_spec or not body.time_ms:
             continue
         engine = Engine(body.symbols, loaded.predictor, settings, state=DecisionState(tuple(body.symbols), loaded.spec))
         try:
-            engine.restore(data)
+            engine.restore(stored.engine)
         except SnapshotRefused:
             continue
         origin = f"its own snapshot of {utc(body.time_ms)}"
-        return Standing(engine, loaded, body.time_ms, origin, body.time_ms)
+        return Standing(engine, loaded, body.time_ms, origin, body.time_ms, stored.charged_until)
     return None
 
 
@@ -136,7 +140,7 @@ async def from_bars(
     """An engine whose features are warm up to `until_ms`, without positions."""
     warmed = await warm(champion.spec, symbols, until_ms, lake, fetch)
     engine = Engine(symbols, champion.predictor, settings, state=warmed.state)
-    return Standing(engine, champion, engine.time_ms or until_ms - 1, warmed.origin, None)
+    return Standing(engine, champion, engine.time_ms or until_ms - 1, warmed.origin, None, None)
 
 
 def resume_ms(journal: Sequence[AnyEvent], now_ms: int) -> int:
@@ -177,11 +181,19 @@ class CatchUp:
         self._swaps = swaps
 
     async def run(self, report: Callable[[int, int], None]) -> int:
-        """Until no closed minute is missing; returns the venue's time then. `report` is told (done, present), ms."""
+        """Until no closed minute is missing; returns the venue's time then. `report` is told (done, present), ms.
+
+        While the venue's time is not beyond the last minute that the engine has seen (the state is from another
+        exchange, say a simulated one that began anew), nothing that it sends can be new: that is waited for.
+        """
         self._swap(self._waves.wave_ms)
         while True:
             now_ms = await self._server_time()
             present_ms = now_ms // MINUTE_MS * MINUTE_MS
+            if now_ms <= self._waves.wave_ms:
+                report(self._waves.wave_ms, now_ms)
+                await asyncio.sleep(BEHIND_S)
+                continue
             if self._waves.next_ms >= present_ms:
                 return now_ms
             while self._waves.next_ms < present_ms:

@@ -1,6 +1,16 @@
 """The board as a fold over the journal: what every event means for counts, open positions and last signals.
 
-A restart folds the stored journal first and then goes on, so the numbers are those of the worker's whole life.
+A restart folds the stored journal first and then goes on, so these counts outlive the process. They reach back as
+far as the journal here does, which is `Board.since_ms`: old segments are removed once the lake has them.
+
+Which waves count as missed: a decision wave that closed while the worker was there to decide on it, and on which
+
+- nothing was journaled at all, although later waves were; or
+- no symbol had a bar; or
+- decisions were durable too late by the venue's own time (`DecidedLate`, see `Conductor`).
+
+Waves of the time when the process was down, or still catching up, are `waves_down`: nobody meant to decide on them,
+and those that are run afterwards only bring state and positions up to date. `waves` are all that were run.
 """
 
 from __future__ import annotations
@@ -10,6 +20,9 @@ from trading_worker.events import (
     AnyEvent,
     BarRevised,
     BundleRefused,
+    CaughtUp,
+    DecidedLate,
+    EpochStarted,
     PositionClosed,
     PositionLost,
     PositionOpened,
@@ -27,11 +40,22 @@ class Tally:
         self._board = board
         self._step_ms = step_ms
         self._decided_ms = 0
+        self._live = False
+        """Whether the epoch has caught up: waves are meant to be decided as they close."""
+        self._gap_is_down = True
+        """Whether the process was down since the last wave."""
         self._open: dict[str, dict[str, object]] = {}
 
     def add(self, event: AnyEvent) -> None:
         """Take the next event of the journal."""
+        self._board.since_ms = self._board.since_ms or event.time_ms
         match event:
+            case EpochStarted():
+                self._live, self._gap_is_down = False, True
+            case CaughtUp():
+                self._live = True
+            case DecidedLate():
+                self._board.waves_missed += 1
             case WaveClosed():
                 self._wave(event)
             case Signal():
@@ -66,10 +90,15 @@ class Tally:
         board.late_bars += len(event.late)
         board.waves_cut += bool(event.absent)
         if event.decided:
-            board.waves += 1
-            if self._decided_ms:
-                board.waves_missed += (event.time_ms - self._decided_ms) // self._step_ms - 1
-            self._decided_ms = event.time_ms
+            self._decision(event)
+
+    def _decision(self, event: WaveClosed) -> None:
+        board = self._board
+        skipped = max(0, (event.time_ms - self._decided_ms) // self._step_ms - 1) if self._decided_ms else 0
+        board.waves += 1
+        board.waves_down += (skipped if self._gap_is_down else 0) + (not self._live)
+        board.waves_missed += (0 if self._gap_is_down else skipped) + (self._live and not event.present)
+        self._decided_ms, self._gap_is_down = event.time_ms, False
 
     def _signal(self, event: Signal) -> None:
         self._board.signals_total += 1

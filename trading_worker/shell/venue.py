@@ -1,4 +1,4 @@
-"""What the worker asks the venue's REST, and silence while the venue has banned this address."""
+"""What the worker asks the venue's REST: bars that are possible only, and silence while it has banned this address."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from market.bars import Bars
 from market.binance.errors import IpBanned
 from market.binance.rest import MarketDataClient
 from market.funding import Fundings
+from trading_worker.shell.rejections import Rejections
 
 BAN_S = 120.0
 """How long to be silent when the venue does not say: its shortest ban."""
@@ -40,15 +41,21 @@ class Ban:
 
 
 class Venue:
-    """The questions of the worker, over a client that knows how often to try. Raises `BinanceError`."""
+    """The questions of the worker, over a client that knows how often to try. Raises `BinanceError`.
 
-    def __init__(self, client: MarketDataClient, ban: Ban) -> None:
+    Every bar that the worker fetches comes through here, and none that is not a possible kline goes on:
+    `rejections` takes it.
+    """
+
+    def __init__(self, client: MarketDataClient, ban: Ban, rejections: Rejections) -> None:
         self.client = client
+        self.rejections = rejections
         self._ban = ban
 
     async def klines(self, symbol: str, start_ms: int, end_ms: int) -> Bars:
-        """Closed 1m bars with open time in [start_ms, end_ms)."""
-        return await self._ban.ask(lambda: self.client.klines(symbol, "1m", start_ms, end_ms))
+        """Closed 1m bars with open time in [start_ms, end_ms), without those that are refused."""
+        bars = await self._ban.ask(lambda: self.client.klines(symbol, "1m", start_ms, end_ms))
+        return self.rejections.possible(symbol, bars)
 
     async def fundings(self, symbol: str, start_ms: int, end_ms: int) -> Fundings:
         """Fundings charged in [start_ms, end_ms)."""

@@ -29,6 +29,7 @@ from trading_worker.shell.intake import Intake
 from trading_worker.shell.launch import Launch
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.publish import Publisher
+from trading_worker.shell.rejections import Rejections
 from trading_worker.shell.snapshot_store import SnapshotStore
 from trading_worker.shell.status import StatusServer
 from trading_worker.shell.venue import Ban, Venue
@@ -108,9 +109,9 @@ class Worker:
         self._stack.push_async_callback(server.stop)
         log.info("status page at %s", server.url)
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
-        ban, url = Ban(time.monotonic), settings.binance_base_url
-        self._patient = Venue(MarketDataClient(url, session), ban)
-        self._quick = Venue(MarketDataClient(url, session, attempts=LIVE_ATTEMPTS), ban)
+        ban, rejections, url = Ban(time.monotonic), Rejections(board), settings.binance_base_url
+        self._patient = Venue(MarketDataClient(url, session), ban, rejections)
+        self._quick = Venue(MarketDataClient(url, session, attempts=LIVE_ATTEMPTS), ban, rejections)
         # The lock on the journal comes first: a second worker on this folder must end before it does anything.
         journal = self._stack.enter_context(
             Journal(

@@ -13,8 +13,9 @@ from market.bars import MINUTE_MS, Bars, from_columns
 from market.binance.errors import Unreachable
 from market.binance.streams import StreamMessageInvalid
 from market.errors import BarRejected
-from trading_worker.shell.intake import JOURNALED_PER_MINUTE, Intake, category
+from trading_worker.shell.intake import Intake
 from trading_worker.shell.metrics import Board
+from trading_worker.shell.rejections import JOURNALED_PER_MINUTE, category
 from trading_worker.shell.waves import Minute, WaveAssembler
 
 START = 1_746_403_200_000

@@ -27,7 +27,7 @@ from tests.trading_worker.shell.conftest import (
     working,
 )
 from trading_worker import journal
-from trading_worker.events import AnyEvent, PositionClosed, RecoveryDiverged, digest, kind
+from trading_worker.events import OPERATIONAL, AnyEvent, PositionClosed, RecoveryDiverged, digest, kind
 from trading_worker.settings import load
 from trading_worker.shell.process import ExitCode
 
@@ -118,7 +118,8 @@ def check_same(disturbed: list[AnyEvent], undisturbed: list[AnyEvent]) -> None:
     assert not [event for event in disturbed if isinstance(event, RecoveryDiverged)]
     counts = [Counter(map(kind, events)) for events in (disturbed, undisturbed)]
     for each in counts:
-        del each["epoch_started"]
+        for operational in OPERATIONAL:
+            del each[str(operational.__struct_config__.tag)]
     assert counts[0] == counts[1]
     ended = [
         [(event.position_id, event.outcome, event.r) for event in events if isinstance(event, PositionClosed)]
