@@ -193,10 +193,13 @@ class _Demo:
 
 
 def _live_progress(update: Callable[[float, str], None]) -> Callable[[float, dict[str, object]], None]:
-    began = time.monotonic()
+    began, first = time.monotonic(), -1
 
     def report(share: float, status: dict[str, object]) -> None:
-        rate = int(str(status["minutes"])) / max(time.monotonic() - began, 0.1)
+        nonlocal first
+        minutes = int(str(status["minutes"]))
+        first = minutes if first < 0 else first
+        rate = (minutes - first) / max(time.monotonic() - began, 0.1)
         update(share, f"{status['waves']} waves, {status['signals_total']} signals, {rate:.0f} minutes/s")
 
     return report
