@@ -44,12 +44,13 @@ class SnapshotStore:
             if hashlib.sha256(data[_SHA_BYTES:]).digest() != data[:_SHA_BYTES]:
                 # A damaged one is passed over: the journal holds what came since the one before.
                 continue
-            stored = msgspec.msgpack.decode(data[_SHA_BYTES:], type=Stored)
             try:
-                yield snapshots.decode(stored.engine), stored
-            except SnapshotRefused:
+                stored = msgspec.msgpack.decode(data[_SHA_BYTES:], type=Stored)
+                body = snapshots.decode(stored.engine)
+            except (SnapshotRefused, msgspec.MsgspecError):
                 # So is one of another version of this program.
                 continue
+            yield body, stored
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob(f"*{SUFFIX}"))

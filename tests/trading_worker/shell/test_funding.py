@@ -67,6 +67,27 @@ async def test_a_rate_that_is_settled_late_is_charged_when_it_is_known() -> None
     assert np.isnan(told[4:]).all()
 
 
+async def test_what_was_not_yet_known_at_a_snapshot_is_charged_after_the_restart_and_what_was_is_not_again() -> None:
+    venue = Venue({"A": from_columns([0, LONGEST_MS], [0.1, 0.2]), "B": from_columns([0, LONGEST_MS], [0.3, 0.4])})
+    settled = venue.fundings["B"]
+    venue.fundings["B"] = settled[:1]
+    snapshot_ms = LONGEST_MS + 2 * MINUTE_MS - 1
+    book = FundingBook(("A", "B"), venue.fetch, LONGEST_MS - 1)
+    await book.load(0, LONGEST_MS)
+    for minute in range(2):
+        told = await book.before(LONGEST_MS + (minute + 1) * MINUTE_MS - 1)
+        assert told.charged[0] == 0.2 if minute == 0 else np.isnan(told.charged[0])
+    assert book.charged_until == (LONGEST_MS, LONGEST_MS - 1)
+    venue.fundings["B"] = settled
+    again = FundingBook(("A", "B"), venue.fetch, snapshot_ms, book.charged_until)
+    await again.load(0, snapshot_ms + 1)
+    told = await again.before(snapshot_ms + MINUTE_MS)
+    assert np.isnan(told.charged[0])
+    assert told.charged[1] == 0.4
+    told = await again.before(snapshot_ms + 2 * MINUTE_MS)
+    assert np.isnan(told.charged).all()
+
+
 async def test_questions_end_when_nothing_appears_and_a_silent_venue_is_named() -> None:
     venue = Venue({"A": from_columns([0], [0.1])})
     book = FundingBook(("A",), venue.fetch, LONGEST_MS - 1)

@@ -287,6 +287,22 @@ async def test_a_bar_that_comes_again_with_other_numbers_is_noted_and_not_used()
     assert len(line.waves) == 1
 
 
+async def test_while_the_venues_time_is_behind_the_last_wave_it_is_not_ready_and_says_why() -> None:
+    line = Line()
+    line.board.waiting.clear()
+    for minute in range(5):
+        await line.say("A", minute)
+        await line.say("B", minute)
+    await line.tick("A", close(3), 100.0)
+    assert line.board.ready, "messages may be a little late"
+    await line.tick("A", close(0), 100.0)
+    assert "is behind the engine's 2025-05-05T00:04:59.999000Z" in line.board.waiting["venue"]
+    await line.tick("A", close(3), 100.0)
+    assert not line.board.ready
+    await line.tick("A", close(4) + 1, 100.0)
+    assert line.board.ready
+
+
 async def test_a_flood_of_bad_messages_is_counted_but_not_journaled_without_bound() -> None:
     line = Line()
     for _ in range(3 * JOURNALED_PER_MINUTE):

@@ -28,6 +28,7 @@ def board() -> Board:
     board.swaps.append(Swap(1, EVIL, EVIL, 1.0, 0.001))
     board.outcomes.update(target=2, void=1)
     board.r_sum = 3.0
+    board.since_ms = 1_768_003_200_000
     board.commits.add(0.002)
     return board
 
@@ -61,6 +62,7 @@ async def test_the_page_escapes_everything_and_loads_nothing(server: StatusServe
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     seen = _Tags()
     seen.feed(text)
+    assert "counted since 2026-01-10 00:00:00" in text
     assert "script" not in seen.tags
     assert seen.loads == ["status.json", "metrics"]
     assert "&lt;script&gt;" in text

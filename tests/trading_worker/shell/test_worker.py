@@ -9,10 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 
 from features import DECISION_SPEC, DecisionSpec
-from market.simulator.faults import KINDS, BarName, Corruption, FaultRequest
+from market.bars import Bars
+from market.binance.errors import Unreachable
+from market.binance.rest import MarketDataClient
+from market.simulator.faults import KINDS, BarName, Corruption, FaultRequest, spoil
 from market.simulator.server import Simulator
 from market.sources import open_source
 from tests.trading_worker.shell.conftest import (
@@ -34,8 +38,10 @@ from trading_worker.events import (
     INPUT,
     OPERATIONAL,
     AnyEvent,
+    BarRejected,
     BundleRefused,
     BundleSwapped,
+    DecidedLate,
     PositionClosed,
     Signal,
     WaveClosed,
@@ -45,11 +51,12 @@ from trading_worker.events import (
 )
 from trading_worker.replay import plain_predictor, replay
 from trading_worker.settings import load
-from trading_worker.shell import feed
+from trading_worker.shell import conductor, feed, start
+from trading_worker.shell.bundles import Loaded
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.publish import Publisher
 from trading_worker.shell.snapshot_store import SnapshotStore
-from trading_worker.shell.worker import run_worker
+from trading_worker.shell.worker import Worker, run_worker
 
 MINUTES = 180
 END_MS = START_MS + MINUTES * MINUTE_MS
@@ -175,6 +182,95 @@ async def test_a_bar_that_the_venue_lacks_is_named_absent_and_the_wave_is_not_mi
     assert (board.waves, board.waves_missed, board.waves_cut) == (4, 0, 1)
 
 
+async def test_a_decision_wave_without_any_bar_is_missed(tmp_path: Path) -> None:
+    async with exchange_and_worker(tmp_path) as (simulator, board):
+        symbols = open_source(SOURCE).symbols()
+        minute = START_MS + 9 * MINUTE_MS
+        simulator.faults.add(FaultRequest(withhold=[BarName(symbol, minute) for symbol in symbols]))
+        await simulator.step(20)
+    [empty] = [event for event in journaled(tmp_path) if isinstance(event, WaveClosed) and not event.present]
+    assert (empty.time_ms, empty.decided) == (minute + MINUTE_MS - 1, True)
+    assert (board.waves, board.waves_missed, board.waves_down) == (4, 1, 0)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["refuses", "hangs"])
+async def test_a_venue_that_does_not_tell_its_time_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    async def no_time(self: MarketDataClient) -> int:
+        if answers:
+            raise Unreachable("http://venue", "refused")
+        return await asyncio.get_running_loop().create_future()
+
+    async with exchange_and_worker(tmp_path) as (simulator, board):
+        monkeypatch.setattr(conductor, "ASK_S", 0.01)
+        monkeypatch.setattr(MarketDataClient, "server_time", no_time)
+        await simulator.step(10)
+    assert (board.waves, board.waves_missed) == (2, 0)
+
+
+def free(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the exchange waits for nobody, as a real one does."""
+
+    async def no_wait(sequence: int) -> None:
+        return
+
+    simulator.consumers = 0
+    monkeypatch.setattr(simulator.hub, "barrier", no_wait)
+
+
+@asynccontextmanager
+async def about_to_swap(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Simulator, Board, FakeRegistry]]:
+    """A worker four minutes into a market that goes at its own pace from then on, whoever listens."""
+    registry = FakeRegistry()
+    champion(folder, registry, "1")
+    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
+        settings = load(worker_environment(folder, simulator.url, MLFLOW_TRACKING_URI=server.url))
+        async with working(settings) as board:
+            await until(lambda: board.ready)
+            await simulator.step(4)
+            free(simulator, monkeypatch)
+            simulator.clock.set_speed(40.0)
+            yield simulator, board, registry
+
+
+async def test_a_swap_while_the_market_waits_for_nobody_misses_no_wave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with about_to_swap(tmp_path, monkeypatch) as (simulator, board, registry):
+        simulator.clock.pause_at(None)
+        champion(tmp_path, registry, "2")
+        await until(lambda: board.swaps_total == 1 and board.waves >= 1)
+        simulator.clock.set_speed(None)
+        simulator.clock.pause_at(simulator.clock.minute)
+    assert (board.waves_missed, board.waves_down) == (0, 0)
+    assert not [event for event in journaled(tmp_path) if isinstance(event, DecidedLate)]
+
+
+async def test_waves_that_a_swap_holds_up_for_a_minute_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with about_to_swap(tmp_path, monkeypatch) as (simulator, board, registry):
+        swap = Worker._swap
+
+        async def blocked(self: Worker, loaded: Loaded) -> None:
+            async with self._lock:
+                await simulator.step(2)
+            await swap(self, loaded)
+
+        monkeypatch.setattr(Worker, "_swap", blocked)
+        simulator.clock.set_speed(None)
+        champion(tmp_path, registry, "2")
+        await until(lambda: board.swaps_total == 1 and board.waves == 1)
+        await until(lambda: board.wave_ms == START_MS + 6 * MINUTE_MS - 1)
+    assert (board.waves, board.waves_missed, board.waves_down) == (1, 1, 0)
+    [late] = [event for event in journaled(tmp_path) if isinstance(event, DecidedLate)]
+    assert late.time_ms == START_MS + 5 * MINUTE_MS - 1
+    assert late.venue_ms - late.time_ms > MINUTE_MS
+
+
 async def test_the_alias_moves_and_the_running_worker_swaps_without_missing_a_wave(tmp_path: Path) -> None:
     registry = FakeRegistry()
     champion(tmp_path, registry, "1")
@@ -278,9 +374,69 @@ async def test_a_restart_goes_on_from_its_snapshot_with_its_counts(tmp_path: Pat
             assert again.wave_ms == START_MS + 110 * MINUTE_MS - 1
             await simulator.step(MINUTES - 110)
     assert "snapshot" in again.origin
-    assert (again.epoch, again.waves, again.waves_missed) == (2, MINUTES // 5, 0)
+    assert (again.epoch, again.waves, again.waves_missed, again.waves_down) == (2, MINUTES // 5, 0, 8)
+    assert again.since_ms == board.since_ms == START_MS - 1
+    source = open_source(SOURCE)
+    _, stored = next(SnapshotStore(tmp_path / "state" / "snapshots").newest_first())
+    charged = [source.funding(symbol, START_MS, END_MS)["funding_time"] for symbol in source.symbols()]
+    assert stored.charged_until == tuple(int(times[-1]) if times.size else START_MS - 1 for times in charged)
     assert again.signals_total > board.signals_total
     assert digest(journaled(tmp_path)) == digest(history(tmp_path))
+
+
+async def test_bars_over_rest_that_are_not_possible_are_refused_at_the_start_and_in_catch_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = {START_MS - 30 * MINUTE_MS: "nan", START_MS + 24 * MINUTE_MS: "high_below_low"}
+    klines = MarketDataClient.klines
+
+    async def spoilt(self: MarketDataClient, symbol: str, interval: str, start_ms: int, end_ms: int) -> Bars:
+        bars = await klines(self, symbol, interval, start_ms, end_ms)
+        for index in np.flatnonzero(np.isin(bars["open_time"], list(bad))) if symbol == "ETHUSDT" else ():
+            bars[index : index + 1] = spoil(bars[index : index + 1], bad[int(bars[index]["open_time"])])
+        return bars
+
+    monkeypatch.setattr(MarketDataClient, "klines", spoilt)
+    cached_bundle(tmp_path / "state")
+    async with simulated(stepped=True) as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url))
+        async with working(settings) as board:
+            await until(lambda: board.ready)
+            await simulator.step(20)
+        simulator.consumers = 0
+        await simulator.step(20)
+        simulator.consumers = 1
+        async with working(settings) as again:
+            await until(lambda: again.ready)
+            await simulator.step(20)
+    assert board.rejected == {"a price or the volume is not a finite number": 1}
+    assert again.rejected == {"high # < low #": 1}
+    events = journaled(tmp_path)
+    refused = [(event.symbol, event.open_time) for event in events if isinstance(event, BarRejected)]
+    assert refused == [("ETHUSDT", open_time) for open_time in bad]
+    cut = [(event.time_ms, event.absent) for event in events if isinstance(event, WaveClosed) and event.absent]
+    assert cut == [(START_MS + 25 * MINUTE_MS - 1, ("ETHUSDT",))], "nothing else is lost"
+    assert again.waves == 12
+
+
+async def test_on_an_exchange_whose_time_is_behind_its_own_it_waits_until_that_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "BEHIND_S", 0.01)
+    async with exchange_and_worker(tmp_path) as (simulator, _):
+        await simulator.step(30)
+    async with AsyncExitStack() as stack:
+        anew = await stack.enter_async_context(simulated(stepped=True, consumers=0))
+        again = await stack.enter_async_context(working(load(worker_environment(tmp_path, anew.url))))
+        await until(lambda: "is behind the engine's 2026-01-10T00:29:59" in again.waiting.get("state", ""))
+        await anew.step(29)
+        assert not again.ready
+        await anew.step(1)
+        await until(lambda: again.ready)
+        anew.consumers = 1
+        await anew.step(10)
+    assert again.rejected == {}
+    assert (again.waves, again.waves_missed, again.waves_down) == (8, 0, 0)
 
 
 @pytest.mark.parametrize("damage", ["removed", "corrupt"])
