@@ -8,7 +8,6 @@ ends, or when the process that started it is gone, however that went.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import http.client
 import os
@@ -21,10 +20,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-HOST = "127.0.0.1"
+from models_registry.processes import LOOPBACK as HOST
+from models_registry.processes import end_group, end_with_parent, free_port
+
 STOP_GRACE_S = 5.0
 PARENT_POLL_S = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 class MlflowServerFailed(Exception):
@@ -34,14 +34,6 @@ class MlflowServerFailed(Exception):
         super().__init__(f"the MLflow server {reason}; the end of {log}:\n{tail or '(it wrote nothing)'}")
         self.reason = reason
         self.log = log
-
-
-def free_port() -> int:
-    """A TCP port on loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answers(url: str, timeout_s: float = 1.0) -> bool:
@@ -164,11 +156,7 @@ class MlflowServer:
         process, self._process = self._process, None
         if process is None:
             return
-        _signal_group(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_GRACE_S + 1.0)
-        _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
+        end_group(process, STOP_GRACE_S + 1.0)
 
     def __enter__(self) -> MlflowServer:
         return self.start()
@@ -185,23 +173,12 @@ def _listens(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
 @contextlib.contextmanager
 def _one_start_at_a_time(folder: Path) -> Iterator[None]:
     """Two servers may share a database, but not create its tables at the same moment."""
     with (folder / ".starting").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _end_with_guard() -> None:
-    """In the child, before exec: ask Linux for SIGTERM when the guard dies (`mlflow server` passes it on)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def guard(parent: int, command: Sequence[str]) -> None:
@@ -218,7 +195,7 @@ def guard(parent: int, command: Sequence[str]) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
-    child = subprocess.Popen(command, preexec_fn=_end_with_guard)
+    child = subprocess.Popen(command, preexec_fn=end_with_parent)
     while not stopping and child.poll() is None and os.getppid() == parent:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(PARENT_POLL_S)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-PR_SET_PDEATHSIG = 1
+from models_registry.processes import end_group, end_with_parent
 
 
 class ChildFailed(Exception):
@@ -26,14 +22,6 @@ class ChildFailed(Exception):
         super().__init__(f"{name} ended with exit code {returncode}; the end of {log}:\n{tail}")
         self.name = name
         self.returncode = returncode
-
-
-def free_port() -> int:
-    """A TCP port on loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -48,12 +36,6 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _die_with_parent() -> None:
-    """In the child, before exec: ask Linux to end it when its parent dies, however the parent dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass
@@ -76,7 +58,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=end_with_parent,
             )
         return cls(name, process, log)
 
@@ -87,17 +69,4 @@ class Child:
 
     def stop(self, grace_s: float = 15.0) -> int:
         """Ask the whole group to end, then make it; returns the exit code of the first process."""
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, sign)
-            except ProcessLookupError:
-                break
-            try:
-                self.process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                continue
-            break
-        # The first process is gone; what it started may not be.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        return self.process.wait()
+        return end_group(self.process, grace_s)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from models_registry.processes import free_port
 from models_registry.server import MlflowServer, MlflowServerFailed
 from perpforge.demo.live import DemoStepMissing, LiveMarket
 from perpforge.demo.plan import DemoPlan, keep_for_later, kept_plan
 from perpforge.home import MLFLOW_PORT, WORKER_PORT, HomeBusy, environment, holding
-from perpforge.processes import Child, ChildFailed, free_port, interruptible
+from perpforge.processes import Child, ChildFailed, interruptible
 
 SPEED = 60.0
 """Simulated seconds a second: a wave every five seconds, slow enough to watch."""

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from market.bars import MINUTE_MS
+from models_registry.processes import free_port
 from perpforge.demo.plan import DemoPlan
 from perpforge.home import environment
-from perpforge.processes import Child, free_port
+from perpforge.processes import Child
 
 POLL_S = 0.25
 READY_S = 120.0

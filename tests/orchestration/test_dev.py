@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from models_registry.server import free_port
+from models_registry.processes import free_port
 from orchestration.jobs import INGEST, LEARN
 
 ROOT = Path(__file__).resolve().parents[2]
