@@ -69,6 +69,8 @@ class Feature:
     """Raised whenever the same bars would give other numbers."""
     nan: bool = False
     """Whether it may be NaN when warm, which is so only where the source lacks a column."""
+    scale_free: bool = True
+    """Whether prices or volumes 1024 times as large change nothing, to the bit."""
     source: str = ""
     """Where the formula comes from."""
 
