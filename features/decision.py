@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from features import decision_rows
 from features.decision_spec import DECISION_SPEC, DecisionSpec
-from features.engine import FeatureEngine, as_bars, compute
+from features.engine import FeatureEngine, as_bars
 from features.errors import BarOutOfOrder, BarsUnusable, StateMismatch
 from features.fold import fold_series, fold_wave
 from features.funding_clock import FundingKnown, funding_known
+from features.window_engine import WindowEngine
 from market.bars import BAR, MINUTE_MS, Bars
 
 __all__ = ["DecisionState", "DecisionWave", "FundingKnown", "funding_known"]
@@ -44,15 +45,21 @@ class DecisionWave:
 class DecisionState:
     """All that is remembered of a universe between two minutes.
 
-    From the same first minute it gives the rows of `features.history.decision_history`, to the bit.
+    From the same first minute it gives the rows of `features.history.decision_history`, to the bit. With
+    `incremental=False` every row is computed anew from the window of bars that it needs (`WindowEngine`): the same
+    rows within the tolerance to which features forget, at hundreds of times the cost.
     """
 
-    def __init__(self, symbols: tuple[str, ...], spec: DecisionSpec = DECISION_SPEC) -> None:
+    def __init__(
+        self, symbols: tuple[str, ...], spec: DecisionSpec = DECISION_SPEC, *, incremental: bool = True
+    ) -> None:
         self.symbols = tuple(symbols)
         self.spec = spec
+        self.incremental = incremental
         count, features = len(self.symbols), len(spec.base.names)
         self._steps = np.array(spec.steps, dtype=np.int64)
-        self._engines = [FeatureEngine([f"{s} {name}" for s in symbols], spec.base) for name in spec.timeframes]
+        engine = FeatureEngine if incremental else WindowEngine
+        self._engines = [engine([f"{s} {name}" for s in symbols], spec.base) for name in spec.timeframes]
         self._partial = np.zeros((count, len(spec.timeframes)), dtype=BAR)
         self._filled = np.zeros((count, len(spec.timeframes)), dtype=np.int64)
         self._latest = np.full((len(spec.timeframes), count, features), np.nan, dtype=np.float32)
@@ -150,20 +157,20 @@ class DecisionState:
             self._check_series(row, as_bars(minutes))
             folded = fold_series(self._partial[row], self._filled[row], minutes, self.spec.steps)
             for index, closed in enumerate(folded):
-                values = compute(closed, self.spec.base, self._engines[index].state[row])
+                values = self._engines[index].extend(row, closed, self.spec.window if index == 0 else 1)
                 if index == 0:
-                    self._remember_window(row, values)
+                    self._remember_window(row, values, closed.size)
                 elif closed.size:
                     self._latest[index, row] = values[-1]
                     self._latest_time[index, row] = closed["close_time"][-1]
             self._last_time[row] = minutes["close_time"][-1]
             self._time[0] = max(self.time_ms, int(self._last_time[row]))
 
-    def _remember_window(self, row: int, values: NDArray[np.float32]) -> None:
-        """Put the last of `values` into the symbol's ring, where one at a time would have put them."""
+    def _remember_window(self, row: int, values: NDArray[np.float32], bars: int) -> None:
+        """Put `values`, the last of `bars` rows, into the symbol's ring, where one at a time would have put them."""
         width = self.spec.window
-        kept = values[-width:, list(self.spec.window_columns)]
-        end = int(self._ring_at[row]) + len(values)
+        kept = values[:, list(self.spec.window_columns)]
+        end = int(self._ring_at[row]) + bars
         self._ring[row, np.arange(end - len(kept), end) % width] = kept
         self._ring_at[row] = end % width
 
@@ -200,8 +207,15 @@ class DecisionState:
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """A copy of everything, as arrays that `numpy.savez` keeps without pickling."""
-        arrays = {name: array.copy() for name, array in self._arrays().items()}
-        return {"spec": np.array(self.spec.id), "symbols": np.array(self.symbols), **arrays}
+        return {name: array.copy() for name, array in self.arrays().items()}
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What `snapshot` copies, itself: for somebody who keeps it before the next minute changes it."""
+        return {"spec": np.array(self.spec.id), "symbols": np.array(self.symbols), **self._arrays()}
+
+    def blank(self) -> DecisionState:
+        """A state of the same kind that has seen nothing."""
+        return DecisionState(self.symbols, self.spec, incremental=self.incremental)
 
     def restore(self, snapshot: Mapping[str, NDArray[np.generic]]) -> None:
         """Continue from a `snapshot` as if nothing had happened; `StateMismatch` if it is of something else."""
@@ -211,6 +225,8 @@ class DecisionState:
             raise StateMismatch("universe", snapshot["symbols"].tolist(), list(self.symbols))
         mine = self._arrays()
         for name, array in mine.items():
+            if name not in snapshot:
+                raise StateMismatch(name, "not there", f"{array.dtype}{list(array.shape)}")
             stored = snapshot[name]
             if stored.shape != array.shape or stored.dtype != array.dtype:
                 raise StateMismatch(name, f"{stored.dtype}{list(stored.shape)}", f"{array.dtype}{list(array.shape)}")
@@ -219,7 +235,8 @@ class DecisionState:
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         """Every array that is part of the state, by the name that it has in a snapshot."""
-        states = {f"{name}.state": e.state for name, e in zip(self.spec.timeframes, self._engines, strict=True)}
+        kept = "state" if self.incremental else "bars"
+        states = {f"{name}.{kept}": e.state for name, e in zip(self.spec.timeframes, self._engines, strict=True)}
         return {
             **states,
             "partial": self._partial,

@@ -110,6 +110,10 @@ class FeatureEngine:
         self._kernels.wave(self.state, rows, bars, out, self._row)
         return out
 
+    def extend(self, row: int, bars: Bars, last: int) -> NDArray[np.float32]:
+        """A stretch of bars of series `row`; returns the rows of the `last` of them, float32 [min(k, last), F]."""
+        return compute(bars, self.spec, self.state[row])[-last:]
+
     def restore(self, state: NDArray[np.float64]) -> None:
         """Continue from a copy of another engine's `state`; `StateMismatch` if it has another shape."""
         if state.shape != self.state.shape or state.dtype != np.float64:
