@@ -17,7 +17,7 @@ from market.bars import FLOWS, PRICES, Bars
 def possible(bars: Bars) -> NDArray[np.bool_]:
     """Which bars can be, bool [n]: finite prices above zero with open and close within low to high, a finite volume."""
     low, high = bars["low"], bars["high"]
-    can = (0.0 < low) & (high < np.inf) & (0.0 <= bars["volume"]) & (bars["volume"] < np.inf)
+    can = (low > 0.0) & (high < np.inf) & (bars["volume"] >= 0.0) & (bars["volume"] < np.inf)
     for name in ("open", "close"):
         can &= (low <= bars[name]) & (bars[name] <= high)
     return np.asarray(can)
