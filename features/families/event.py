@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from features.families.numeric import in_atr, wilder_warmup
+from features.families.numeric import in_unit, wilder_warmup
 from features.kernels_cache import njit
 from features.spec import Family, Feature
 
@@ -36,14 +36,14 @@ def cusum(
     interval: int,
     close: float,
     previous_close: float,
-    atr: float,
+    per_atr: float,
     threshold: float,
 ) -> None:
     """The event of this bar."""
     if open_time // interval % RESET_BARS == 0:
         state[UP] = 0.0
         state[DOWN] = 0.0
-    move = in_atr(close - previous_close, atr)
+    move = in_unit(close - previous_close, per_atr)
     state[UP] = max(state[UP] + move, 0.0)
     state[DOWN] = min(state[DOWN] + move, 0.0)
     out[0] = 0.0
@@ -66,6 +66,7 @@ CUSUM = Family(
             "",
             -1.0,
             1.0,
+            version=2,
             source="Page (1954); López de Prado (2018), 2.5.2",
         ),
     ),

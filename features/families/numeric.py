@@ -58,10 +58,15 @@ def in_atr(distance: float, atr: float) -> float:
 
 
 @njit
-def ema_next(value: float, previous: float, span: int, count: int) -> float:
-    """The exponential average after bar `count`: a plain mean at first, until that would weigh a bar less."""
-    weight = max(2.0 / (span + 1.0), 1.0 / count)
-    return previous + weight * (value - previous)
+def in_unit(distance: float, per_unit: float) -> float:
+    """A price difference in units of which `per_unit` is the reciprocal (0: there is no unit), within ±LIMIT."""
+    return clip(distance * per_unit, LIMIT)
+
+
+@njit
+def ema_next(value: float, previous: float, span: int) -> float:
+    """The exponential average moved on by one value. It starts as the first value."""
+    return previous + (2.0 / (span + 1.0)) * (value - previous)
 
 
 @njit
