@@ -19,6 +19,10 @@ SCHEMA = 1
 
 AUTOENCODER = "structure_autoencoder"
 WIN = "win_classifier"
+DYNAMIC = "dynamic_features"
+"""Optional: only in bundles that were trained with them."""
+REGIME = "regime_predictor"
+"""Optional: a bundle without it is whole."""
 
 
 class DecisionSpecLike(Protocol):
