@@ -14,8 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.regime_inputs import HORIZON_MS
 from models_registry.errors import ComponentsDiffer
 from models_registry.manifest import AUTOENCODER, WIN, Component, Provenance, TrainingRecord
+from models_registry.regime_predictor import RegimeSplit
 from models_registry.training_set import LIVE, Split, TrainingSet
 
 PLAIN = "plain"
@@ -56,6 +58,24 @@ def of_windows(
 ) -> Provenance:
     """The record of a model fitted to windows without labels, those that ended at the times `at`."""
     return _record(rows, split, at, at, live_labels=0, splits=dict(splits), seed=seed)
+
+
+def of_regimes(rows: TrainingSet, split: RegimeSplit, holdout_start_ms: int, seed: int) -> Provenance:
+    """The record of the regime predictor: each regime that it has seen was known an hour after its row."""
+    at = rows.unlabelled_at[np.concatenate([split.fit, split.validation])]
+    counts = {name: len(part) for name, part in split._asdict().items()}
+    return Provenance(
+        start_ms=int(at.min(initial=holdout_start_ms)),
+        end_ms=int(at.max(initial=0)) or holdout_start_ms,
+        last_known_at=int(at.max(initial=-HORIZON_MS)) + HORIZON_MS,
+        rows=len(at),
+        live_labels=0,
+        data_hash=rows.data_hash,
+        seed=seed,
+        holdout_start_ms=holdout_start_ms,
+        splits=counts,
+        decision_spec=rows.decision_spec_id,
+    )
 
 
 def _record(

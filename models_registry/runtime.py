@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.errors import BundleRejected, InputRejected
-from models_registry.manifest import AUTOENCODER, MANIFEST_FILE, WIN, Component, Manifest, decode
+from models_registry.manifest import AUTOENCODER, MANIFEST_FILE, REGIME, WIN, Component, Manifest, decode
+from models_registry.regime_predictor import RegimePredictor
 from models_registry.sessions import OnnxSession, TfliteSession
 from models_registry.structure_autoencoder import (
     LATENTS,
@@ -134,6 +135,10 @@ class Predictor:
         self._scorer: Scorer | None = Scorer(
             folder, manifest.components.get(WIN, missing), manifest.decision_spec.names
         )
+        regimes = manifest.components.get(REGIME, missing)
+        self._regimes: RegimePredictor | None = None
+        if regimes.served is not None:
+            self._regimes = session(folder, regimes.served, RegimePredictor.load)
 
     @classmethod
     def load(cls, folder: str | Path) -> Predictor:
@@ -183,6 +188,20 @@ class Predictor:
         with self._lock:
             given = Candidates(decision, latents, error, index, direction, kind, quality)
             return self._open(self._scorer).run(given)
+
+    @property
+    def regime_predictor(self) -> RegimePredictor | None:
+        """The regime predictor; None when the bundle has none, or its plain version stands in."""
+        return self._regimes
+
+    def regimes(self, decision: Float32, windows: Float32) -> NDArray[np.float64] | None:
+        """Probabilities `[k, 3]` of ranging, trending and volatile ahead; NaN for rows with an unknown input.
+
+        None without the model: what ADX and Bollinger width say now stands in (`regime_predictor.in_force`).
+        """
+        if self._regimes is None:
+            return None
+        return self._regimes.run(decision, windows, self.manifest.decision_spec.names)
 
     @staticmethod
     def _open(stage: T | None) -> T:

@@ -21,10 +21,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry import bundle, structure_autoencoder, win_classifier
+from models_registry import bundle, regime_predictor, structure_autoencoder, win_classifier
 from models_registry.errors import NotEnoughData, TrainingUnavailable
 from models_registry.manifest import (
     AUTOENCODER,
+    REGIME,
     WIN,
     Component,
     Manifest,
@@ -32,7 +33,8 @@ from models_registry.manifest import (
     encode,
 )
 from models_registry.probe import OUTCOME_LOG_LOSS, outcome_probe
-from models_registry.provenance import identity, merged, of_labels, of_windows, together
+from models_registry.provenance import identity, merged, of_labels, of_regimes, of_windows, together
+from models_registry.regime_predictor import RegimeConfig
 from models_registry.runtime import Embedder
 from models_registry.structure_autoencoder import AutoencoderConfig, Progress, WindowSplit
 from models_registry.training_set import Split, TrainingSet, split_in_time
@@ -57,6 +59,8 @@ class TrainingConfig:
     """Between the parts: as long as a label may last, and longer than a window looks back."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     win: WinConfig = field(default_factory=WinConfig)
+    regime: RegimeConfig | None = None
+    """None trains no regime predictor, and the bundle has none."""
     plan: Mapping[str, float] = field(default_factory=dict)
     """The trade plan that the labels follow, recorded in the manifest; so are `costs`."""
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -157,6 +161,27 @@ def train_win_classifier(
     return _save(folder, msgspec.structs.replace(component, provenance=record))
 
 
+def train_regime_predictor(
+    rows: TrainingSet, config: TrainingConfig, folder: str | Path, progress: Progress = no_progress
+) -> Component:
+    """Train the regime predictor into `folder`, on the unlabelled rows of an earlier block of time.
+
+    With too few of them, without scikit-learn or without skill the component is its plain version, with that reason:
+    it is optional, and nothing else waits for it.
+    """
+    folder = _fresh(folder)
+    settings = config.regime or RegimeConfig()
+    start = split_of(rows, config).holdout_start_ms
+    split = regime_predictor.split_regimes(rows, start, settings, config.embargo_ms)
+    try:
+        component = regime_predictor.train(rows, split, settings, config.seed, folder)
+    except (TrainingUnavailable, NotEnoughData) as error:
+        component = regime_predictor.plain_component(str(error))
+    record = of_regimes(rows, split, start, config.seed)
+    progress(REGIME, 1.0)
+    return _save(folder, msgspec.structs.replace(component, provenance=record))
+
+
 def assemble(
     rows: TrainingSet, config: TrainingConfig, components: Mapping[str, str | Path], out_folder: str | Path
 ) -> TrainedBundle:
@@ -191,9 +216,12 @@ def assemble(
 def train_bundle(
     rows: TrainingSet, config: TrainingConfig, out_folder: str | Path, progress: Progress = no_progress
 ) -> TrainedBundle:
-    """Train both models and assemble them at `out_folder`; the models' own folders lie in `out_folder`.models."""
+    """Train the models and assemble them at `out_folder`; their own folders lie in `out_folder`.models."""
     work = Path(out_folder).with_name(f"{Path(out_folder).name}.models")
     folders = {name: work / name for name in (AUTOENCODER, WIN)}
+    if config.regime is not None:
+        folders[REGIME] = work / REGIME
+        train_regime_predictor(rows, config, folders[REGIME], progress)
     train_structure_autoencoder(rows, config, folders[AUTOENCODER], progress)
     train_win_classifier(rows, folders[AUTOENCODER], config, folders[WIN], progress)
     trained = assemble(rows, config, folders, out_folder)

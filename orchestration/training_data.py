@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from features.history import DecisionHistory
 from features.labels import uniqueness
+from features.regime_inputs import HORIZON_MS, regime_states
 from market.lake import Lake
 from models_registry.training_set import HISTORY as FROM_HISTORY
 from models_registry.training_set import LIVE as FROM_LIVE
@@ -68,11 +69,21 @@ def join(lake: Lake, history: DecisionHistory, max_windows: int) -> Joined:
         },
         unlabelled_windows=history.windows(unlabelled),
         unlabelled_at=history.time[unlabelled],
+        unlabelled_states=regime_states(history.decision[unlabelled], history.spec.names),
+        unlabelled_ahead=_regimes_ahead(history, unlabelled),
         symbols=history.symbols,
         decision_spec_id=history.spec.id,
         decision_names=history.spec.names,
     )
     return Joined(rows, int(live[kept].sum()), int((~kept).sum()))
+
+
+def _regimes_ahead(history: DecisionHistory, index: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The regime `HORIZON_MS` after each of the rows `index`, int8 [u]; -1 where that row is missing or not ready."""
+    later = _rows_of(history, history.time[index] + HORIZON_MS, history.symbol[index])
+    regime = regime_states(history.decision[later], history.spec.names)[:, 0]
+    known = (later >= 0) & history.ready[later] & np.isfinite(regime)
+    return np.where(known, regime, -1).astype(np.int8)
 
 
 def _rows_of(history: DecisionHistory, time: NDArray[np.int64], symbol: NDArray[np.int32]) -> NDArray[np.int64]:
