@@ -10,9 +10,9 @@
 
 Typical is (high + low + close) / 3; lowest14 and highest14 are those of RSI14; P and N are the sums over
 14 bars of typical × volume where typical rose and where it fell. The stochastic RSI is TA-Lib's
-STOCHRSI(14, fastk 14, fastd 3): `stochastic_rsi_14` is its unsmoothed %K, the signal its %D (the smoothed %K of charting packages).
-Where nothing has moved RSI and MFI are 50 and CCI is 0; where the RSI has not moved (by 1e-6 points),
-and so for the bars before any of it, the stochastic RSI is 50.
+STOCHRSI(14, fastk 14, fastd 3): `stochastic_rsi_14` is its unsmoothed %K, the signal its %D (the
+smoothed %K of charting packages). Where nothing has moved RSI and MFI
+are 50 and CCI is 0; where the RSI has not moved, by 1e-6 points, the stochastic RSI is 50.
 """
 
 from __future__ import annotations
@@ -92,9 +92,11 @@ def mfi(state: Slice, out: Slice, typical: float, volume: float, count: int) -> 
     rose = typical - state[0] if count > 1 else 0.0
     state[0] = typical
     flow = typical * volume
+    # Sums of the same three prices in another order differ by rounding, which is no rise and no fall.
+    still = NEGLIGIBLE * typical
     phase = (count - 1) % BARS
-    rising = rolling_sum(state[MFI_WINDOW:], phase, 2, 0, flow if rose > 0.0 else 0.0)
-    falling = rolling_sum(state[MFI_WINDOW:], phase, 2, 1, flow if rose < 0.0 else 0.0)
+    rising = rolling_sum(state[MFI_WINDOW:], phase, 2, 0, flow if rose > still else 0.0)
+    falling = rolling_sum(state[MFI_WINDOW:], phase, 2, 1, flow if rose < -still else 0.0)
     fold_sums(state[MFI_WINDOW:], phase, BARS, 2)
     both = rising + falling
     out[0] = 100.0 * rising / both if both > 0.0 else 50.0

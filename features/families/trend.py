@@ -4,10 +4,10 @@
 |---|---|---|---|---|---|
 | `ema_9_distance`, `ema_21_distance` | (close - EMA) / ATR14 | ATR | ±100 | 160 | – |
 | `ema_50_distance` | the same | ATR | ±100 | 320 | – |
-| `ema_200_distance` | the same | ATR | ±100 | 1000 | – |
+| `ema_200_distance` | the same | ATR | ±100 | 1200 | – |
 | `ema_9_slope`, `ema_21_slope` | (EMA - EMA five bars ago) / (5 ATR14) | ATR a bar | ±100 | 160 | – |
 | `ema_50_slope` | the same | ATR a bar | ±100 | 320 | – |
-| `ema_200_slope` | the same | ATR a bar | ±100 | 1000 | – |
+| `ema_200_slope` | the same | ATR a bar | ±100 | 1200 | – |
 | `macd_line` | (EMA12 - EMA26) / ATR14 | ATR | ±100 | 200 | Appel (1979) |
 | `macd_signal` | EMA9 of (EMA12 - EMA26) / ATR14 | ATR | ±100 | 240 | Appel (1979) |
 | `macd_histogram` | line - signal | ATR | ±100 | 240 | Appel (1979) |
@@ -139,8 +139,8 @@ def returns(state: Slice, out: Slice, close: float, change: float, count: int) -
 
 ATR_WARMUP = wilder_warmup(14)
 """160: every distance in ATR needs the ATR warm; the averages up to 21 have forgotten sooner (145)."""
-SLOW_WARMUP = {50: 320, 200: 1000}
-"""An average over n bars forgets as (1 - 2/(n+1))^bars, and it can begin ten times its usual size away."""
+SLOW_WARMUP = {50: 320, 200: 1200}
+"""An average over n bars forgets as (1 - 2/(n+1))^bars what it began away from its place: 20 ATR and more."""
 MACD_WARMUP = ema_warmup(26) + 20
 """200: as the slower average (180), which matters more the smaller their difference is."""
 SIGNAL_WARMUP = MACD_WARMUP + 40
