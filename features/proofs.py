@@ -50,7 +50,7 @@ def cut_points(length: int, count: int, seed: int = 1) -> list[int]:
     >>> cut_points(10, 3), cut_points(4, 200)
     ([3, 4, 7], [1, 2, 3])
     """
-    count = min(count, length - 1)
+    count = max(min(count, length - 1), 0)
     state, cuts = seed, []
     for part in range(count):
         start, stop = 1 + part * (length - 1) // count, 1 + (part + 1) * (length - 1) // count
