@@ -4,7 +4,7 @@
 
 | rule | what holds |
 |---|---|
-| `documented` | formula, unit, range, source, warm-up and version are given; its module's table has a line for it |
+| `documented` | its module's table has a line for it with formula, unit, range, warm-up and source (– for none) |
 | `memory` | the state has a fixed size, under `MOST_STATE_BYTES` per series, and holds finite numbers only |
 | `warm_up` | NaN exactly until the feature's own warm-up |
 | `finite` | when warm: finite, or NaN where `Feature.nan` admits it; never infinite, not NaN throughout |
@@ -37,6 +37,9 @@ MOST_STATE_BYTES = 32 * 1024
 
 SCALE = 1024.0
 """A power of two, so that products and sums scale without rounding."""
+
+HEADERS = ("formula", "unit", "range", "warm-up", "source")
+"""The columns beside the name in the table of a family's module."""
 
 Rows = NDArray[np.float32]
 
@@ -168,9 +171,8 @@ def _documented(evidence: Evidence, column: int) -> Iterator[str]:
     family = _family(evidence.spec, column)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", feature.name):
         yield "its name is not made of lower-case words"
-    for field in ("formula", "unit", "source"):
-        if not getattr(feature, field).strip():
-            yield f"it has no {field}"
+    if not feature.formula.strip():
+        yield "it has no formula"
     if not feature.low < feature.high:
         yield f"its range {feature.low} to {feature.high} is none"
     if feature.warmup < 1 or feature.version < 1 or not feature.scale > 0:
@@ -179,7 +181,11 @@ def _documented(evidence: Evidence, column: int) -> Iterator[str]:
     line = documented_names(sys.modules[module].__doc__ or "").get(feature.name)
     if line is None:
         yield f"the docstring of {module} has no line for it"
-    elif line.get("warm-up", "").isdigit() and int(line["warm-up"]) != feature.warmup:
+        return
+    for header in HEADERS:
+        if not line.get(header):
+            yield f"its line in the docstring of {module} has no {header}"
+    if line.get("warm-up", "").isdigit() and int(line["warm-up"]) != feature.warmup:
         yield f"the docstring of {module} says warm-up {line['warm-up']}, it is {feature.warmup}"
 
 
