@@ -11,15 +11,13 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from features.decision import DecisionState
 from features.decision_spec import DecisionSpec
 from market.bars import DAY_MS, Bars
 from market.errors import LakeError
 from market.klines_store import date_of, day_start, read_all, stored_dates
 from market.lake import Lake
+from market.state_store import read_states, state_dates
 from trading_worker.shell.intake import Fetch
 
 LAKE_DAYS = 30
@@ -113,20 +111,18 @@ def _restore(lake: Lake, state: DecisionState, symbols: Sequence[str], until_ms:
     """
     for date in _state_dates(lake, state.spec, until_ms):
         end_ms = day_start(date) + DAY_MS
-        columns = ("symbol", "timeframe", "close_time", "state")
-        where = "date = ? AND spec = ?"
-        rows = lake.read("feature_state", columns, where, (date, state.spec.base.id)).to_pylist()
-        found: dict[str, dict[str, NDArray[np.float64]]] = {}
-        for row in rows:
-            if row["close_time"] >= end_ms - DAY_MS:
-                found.setdefault(row["symbol"], {})[row["timeframe"]] = np.array(row["state"], dtype=np.float64)
-        if not all(set(state.spec.timeframes) <= set(found.get(symbol, ())) for symbol in symbols):
+        stored = {each: read_states(lake, date, each, state.spec.base.id) for each in state.spec.timeframes}
+        fresh = {
+            each: {symbol: found for symbol, found in states.items() if found.close_time >= end_ms - DAY_MS}
+            for each, states in stored.items()
+        }
+        if not all(symbol in states for states in fresh.values() for symbol in symbols):
             continue
         arrays = state.snapshot()
         for symbol in symbols:
             row_of = state.symbols.index(symbol)
             for timeframe in state.spec.timeframes:
-                arrays[f"{timeframe}.state"][row_of] = found[symbol][timeframe]
+                arrays[f"{timeframe}.state"][row_of] = fresh[timeframe][symbol].state
             arrays["last_time"][row_of] = end_ms - 1
         arrays["time"][0] = end_ms - 1
         state.restore(arrays)
@@ -136,7 +132,5 @@ def _restore(lake: Lake, state: DecisionState, symbols: Sequence[str], until_ms:
 
 def _state_dates(lake: Lake, spec: DecisionSpec, until_ms: int) -> list[str]:
     """Dates that ended at least a day before `until_ms` and have states of every timeframe, the newest first."""
-    stored = {(each["timeframe"], each["date"]) for each in lake.partitions("feature_state")}
-    dates = {date for _, date in stored if all((timeframe, date) in stored for timeframe in spec.timeframes)}
-    oldest = date_of(until_ms - LAKE_DAYS * DAY_MS)
-    return sorted((date for date in dates if oldest <= date < date_of(until_ms - DAY_MS)), reverse=True)
+    oldest, newest = date_of(until_ms - LAKE_DAYS * DAY_MS), date_of(until_ms - DAY_MS)
+    return [date for date in reversed(state_dates(lake, spec.timeframes)) if oldest <= date < newest]
