@@ -112,6 +112,8 @@ class FeatureLog:
         self._entries[date] = None
 
     def _read(self, dates: set[str]) -> None:
+        if not dates:
+            return
         found = self._lake.read("feature_days", where="spec = ?", parameters=(self._spec,), within={"date": dates})
         self._entries |= dict.fromkeys(dates)
         for row in found.to_pylist():
