@@ -68,3 +68,13 @@ class PositionsUnusable(FeatureError):
 
 class SplitImpossible(FeatureError):
     """Labels that cannot be split as asked: take fewer folds, or gather more labels."""
+
+
+class SettingsUnusable(FeatureError):
+    """A setting outside of what makes sense: correct it; `allowed` says what does."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(f"{name} is {value}: {allowed}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed

@@ -13,6 +13,7 @@ from features import barriers
 from features.barriers import EXPIRY, OPEN, OUTCOME, STOP, TARGET, UNKNOWN, VOID, CostModel, Positions, TradePlan
 from features.candidates import candidates
 from features.history import DecisionHistory
+from features.liquidity import HuntSettings
 from features.quality import quality
 from market import funding as no_funding
 from market.bars import DAY_MS, MINUTE_MS, Bars
@@ -23,7 +24,7 @@ LABEL = np.dtype(
         ("row", "<i8"),  # decision row of the history
         ("symbol", "<i4"),  # index into the table's symbols
         ("direction", "i1"),
-        ("kind", "u1"),  # candidates.RULE or EVENT
+        ("kind", "u1"),  # candidates.RULE, EVENT or HUNT
         ("outcome", "i1"),  # barriers.TARGET, STOP or EXPIRY
         ("decided_at", "<i8"),
         ("opened_at", "<i8"),
@@ -95,14 +96,15 @@ def label_history(
     costs: CostModel,
     *,
     half_life_days: float | None = None,
+    hunting: HuntSettings | None = None,
 ) -> LabelTable:
     """Every candidate of `history` followed through the 1m `bars` to its end, by the step that live uses.
 
     A candidate that was void, whose minutes have a hole, or whose end the bars do not reach has no label.
     Weight = quality x uniqueness x recency; recency halves every `half_life_days` before the last label,
-    and is 1 without it.
+    and is 1 without it. `hunting` adds the candidates that hunt liquidity.
     """
-    chosen = candidates(history.decision, history.spec, history.ready)
+    chosen = candidates(history.decision, history.spec, history.ready, hunting)
     rows = chosen.index
     positions = plan.positions(
         history.symbol[rows], chosen.direction, history.time[rows], history.close[rows], history.atr[rows]
