@@ -109,7 +109,10 @@ class Provenance(TrainingRecord, frozen=True, kw_only=True, forbid_unknown_field
     """The trade plan that its labels follow; so do `costs`."""
     costs: dict[str, float] = {}
     reads: str | None = None
-    """`provenance.identity` of the autoencoder whose latents it was trained on; null when it reads none."""
+    """`provenance.identity` of the model that it reads: of the autoencoder whose latents the win model was trained on,
+    of the regime predictor by which dynamic features were chosen; null when it reads none."""
+    reads_dynamic: str | None = None
+    """`provenance.dynamic_identity` of the dynamic features that it was trained with; null when there were none."""
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
