@@ -17,7 +17,9 @@ from features.decision_spec import DecisionSpec
 from features.labels import position_id
 from features.quality import quality
 from market.bars import MINUTE_MS
+from models_registry.regime_predictor import RegimePredictor
 from models_registry.terms import trade_plan
+from trading_worker import optional_modules
 from trading_worker.events import Signal
 from trading_worker.settings import EngineSettings
 from trading_worker.strategies import Proposals, strategy
@@ -50,6 +52,13 @@ class PredictorLike(Protocol):
     def fallbacks(self) -> Mapping[str, str]:
         """The components that their plain version stands in for, with the reason."""
 
+    @property
+    def regime_predictor(self) -> RegimePredictor | None:
+        """The regime predictor, if the bundle has one. It and `regimes` are asked for when it is switched on."""
+
+    def regimes(self, decision: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """[k, 3] probabilities of each regime ahead; None without the model."""
+
     def predict(
         self,
         decision: NDArray[np.float32],
@@ -70,6 +79,8 @@ class Decided:
     signals: tuple[Signal, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     """Fields of `events.WaveClosed`."""
+    lines: tuple[int, ...] = ()
+    """The line of the wave that each signal was decided on."""
 
 
 class _Scored(NamedTuple):
@@ -97,11 +108,17 @@ def decide(
     """The signals of a wave, at most one per symbol. Pure.
 
     `followed` int64[S, 2] says how many positions each symbol has, long and short. In order: candidates on warm
-    rows; their scores in one call; symbols unlike the training data are left out; the strategy chooses; then the
-    least quality, the least confidence and the most positions per symbol and direction.
+    rows; no rule signals where the market is predicted to range; the scores of the others in one call; symbols unlike
+    the training data are left out; the strategy chooses; then the least quality, the least confidence and the most
+    positions per symbol and direction.
     """
-    found = candidates(wave.decision, spec, wave.ready)
-    counts = {"ready": int(wave.ready.sum()), "candidates": int(found.index.size)}
+    every = candidates(wave.decision, spec, wave.ready, settings.hunting)
+    counts = {"ready": int(wave.ready.sum()), "candidates": int(every.index.size)}
+    if not every.index.size:
+        return Decided((), counts)
+    regimes = optional_modules.regimes(wave, spec, predictor, settings)
+    found = optional_modules.without_trends_in_a_range(every, regimes)
+    counts["ranging"] = int(every.index.size - found.index.size)
     if not found.index.size:
         return Decided((), counts)
     scored = _score(wave, found, spec, predictor, settings)
@@ -125,13 +142,18 @@ def decide(
         "strategy": settings.strategy_mode,
         "bundle": str(predictor.manifest.bundle_version),
         "decision_spec": spec.id,
-        "fallbacks": tuple(sorted(predictor.fallbacks)),
+        "fallbacks": tuple(sorted(optional_modules.fallbacks(predictor, settings))),
     }
-    signals = tuple(
-        _signal(wave, scored, int(choice.chosen[at]), float(choice.confidence[at]), symbols, plan, about)
-        for at in taken[np.argsort(rows[taken], kind="stable")]
+    ordered = taken[np.argsort(rows[taken], kind="stable")]
+    lines = scored.lines[proposals.row[choice.chosen[ordered]]]
+    beside = optional_modules.beside_signals(
+        wave, lines, proposals.direction[choice.chosen[ordered]], regimes, spec, settings
     )
-    return Decided(signals, counts)
+    signals = tuple(
+        _signal(wave, scored, int(choice.chosen[at]), float(choice.confidence[at]), symbols, plan, about | more)
+        for at, more in zip(ordered, beside, strict=True)
+    )
+    return Decided(signals, counts, tuple(lines.tolist()))
 
 
 def _score(

@@ -41,19 +41,27 @@ def cold_start(spec: DecisionSpec, until_ms: int) -> int:
     return (until_ms - spec.base.warmup * spec.steps[-1]) // DAY_MS * DAY_MS
 
 
-async def warm(spec: DecisionSpec, symbols: Sequence[str], until_ms: int, lake: Lake | None, fetch: Fetch) -> Warm:
+async def warm(
+    spec: DecisionSpec,
+    symbols: Sequence[str],
+    until_ms: int,
+    lake: Lake | None,
+    fetch: Fetch,
+    *,
+    incremental: bool = True,
+) -> Warm:
     """A `DecisionState` of `symbols` that has seen every bar that opened before `until_ms` (a whole minute).
 
     Raises a `MarketError` when the venue cannot be asked for what the lake lacks.
     """
-    state = DecisionState(tuple(symbols), spec)
+    state = DecisionState(tuple(symbols), spec, incremental=incremental)
     origin = "a cold backfill over REST"
     if lake is not None:
         try:
             began = await asyncio.to_thread(_from_lake, lake, state, until_ms)
             origin = origin if began is None else began
         except LakeError as error:
-            state = DecisionState(tuple(symbols), spec)
+            state = state.blank()
             origin = f"{origin}, as the lake cannot be read: {error}"
     bars = await missing(state, cold_start(spec, until_ms), until_ms, fetch)
     await asyncio.to_thread(state.catch_up, bars)
@@ -78,7 +86,8 @@ def _from_lake(lake: Lake, state: DecisionState, until_ms: int) -> str | None:
     symbols = _recent(lake, state.symbols, cold_start(state.spec, until_ms))
     if not symbols:
         return None
-    start_ms = _restore(lake, state, symbols, until_ms)
+    # The lake has recurrences; a state that is computed anew from bars needs the bars.
+    start_ms = _restore(lake, state, symbols, until_ms) if state.incremental else 0
     origin = f"the lake's feature state at the end of {date_of(start_ms - 1)}, and klines since" if start_ms else ""
     if not start_ms:
         start_ms = max(day_start(stored_dates(lake)[0]), until_ms - LAKE_DAYS * DAY_MS)
