@@ -28,7 +28,7 @@ from models_registry.manifest import (
     encode,
 )
 from models_registry.runtime import Predictor, read_manifest
-from models_registry.terms import cost_model, trade_plan
+from models_registry.terms import check_hunting, cost_model, trade_plan
 
 GOLDEN_FILE = "golden.npz"
 GOLDEN_ROWS = 64
@@ -160,6 +160,7 @@ def _check_terms(folder: Path, manifest: Manifest) -> None:
     try:
         trade_plan(manifest.plan)
         cost_model(manifest.costs)
+        check_hunting(manifest.hunting)
     except ValueError as error:
         raise BundleRejected(folder, str(error)) from error
 

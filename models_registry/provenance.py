@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.candidates import HUNT
 from features.regime_inputs import HORIZON_MS
 from models_registry.errors import ComponentsDiffer
 from models_registry.manifest import AUTOENCODER, DYNAMIC, REGIME, WIN, Component, Provenance, TrainingRecord
@@ -65,6 +66,13 @@ def of_labels(rows: TrainingSet, split: Split, seed: int, *, validated: bool = T
         seed=seed,
         **more,
     )
+
+
+def hunting_of(rows: TrainingSet, split: Split, settings: Mapping[str, float]) -> dict[str, float]:
+    """What a record says of hunting: how many of the labels seen hunt liquidity, and the settings; {} for none."""
+    seen = np.concatenate([split.fit, split.validation])
+    count = int((rows.kind[seen] == HUNT).sum())
+    return {"rows": float(count), **{name: float(value) for name, value in settings.items()}} if count else {}
 
 
 def of_windows(

@@ -38,6 +38,7 @@ from models_registry.manifest import (
 from models_registry.probe import OUTCOME_LOG_LOSS, outcome_probe
 from models_registry.provenance import (
     dynamic_identity,
+    hunting_of,
     identity,
     merged,
     of_labels,
@@ -77,6 +78,8 @@ class TrainingConfig:
     plan: Mapping[str, float] = field(default_factory=dict)
     """The trade plan that the labels follow, recorded in the manifest; so are `costs`."""
     costs: Mapping[str, float] = field(default_factory=dict)
+    hunting: Mapping[str, float] = field(default_factory=dict)
+    """`terms.hunting_terms` of the settings by which candidates hunt liquidity; empty when none does."""
     parent: str | None = None
     """The bundle in use when this one was trained."""
     code_version: str = "unknown"
@@ -185,6 +188,7 @@ def train_win_classifier(
         costs=_plain(config.costs),
         reads=identity(first),
         reads_dynamic=dynamic_identity(chosen),
+        hunting=hunting_of(rows, split, config.hunting),
     )
     return _save(folder, msgspec.structs.replace(component, provenance=record))
 
@@ -273,6 +277,7 @@ def assemble(
         decision_spec=SpecPin(id=rows.decision_spec_id, names=list(rows.decision_names)),
         plan=_plain(config.plan) if labelled is None else labelled.plan,
         costs=_plain(config.costs) if labelled is None else labelled.costs,
+        hunting={} if labelled is None else labelled.hunting,
         training=training,
         components=loaded,
         golden=None,

@@ -13,7 +13,7 @@ from features.decision import DecisionState
 from features.errors import StateMismatch
 from market.bars import BAR, MINUTE_MS, Bars
 from models_registry.terms import cost_model
-from trading_worker import sight, snapshots
+from trading_worker import optional_modules, sight, snapshots
 from trading_worker.decisions import Decided, PredictionLike, PredictorLike, decide
 from trading_worker.errors import SnapshotRefused, SwapRefused, WaveMalformed, WaveOutOfOrder
 from trading_worker.events import AnyEvent, BarRejected, BundleSwapped, WaveClosed, kind
@@ -226,7 +226,7 @@ class Engine:
             old=self.bundle,
             new=str(predictor.manifest.bundle_version),
             decision_spec=new.spec.id,
-            fallbacks=tuple(sorted(predictor.fallbacks)),
+            fallbacks=tuple(sorted(optional_modules.fallbacks(predictor, self.settings))),
             warmed=state is not None,
         )
         self.positions.costs = self._costs(predictor)

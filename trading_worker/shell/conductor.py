@@ -20,6 +20,7 @@ from features.decision import DecisionState
 from market.bars import MINUTE_MS, Bars, empty
 from market.errors import BarRejected, MarketError
 from trading_worker import events as kinds
+from trading_worker import optional_modules
 from trading_worker.engine import Engine
 from trading_worker.events import AnyEvent, BarValues, BundleSwapped, CaughtUp, DecidedLate, Event, WaveClosed
 from trading_worker.journal import Journal
@@ -255,7 +256,8 @@ class Conductor:
         board = self._board
         board.bundle, board.bundle_name, board.bundle_from = loaded.version, loaded.name, loaded.source
         board.decision_spec = loaded.spec.id
-        board.fallbacks = dict(loaded.predictor.fallbacks)
+        board.fallbacks = optional_modules.fallbacks(loaded.predictor, self.engine.settings)
+        board.modules = dict(optional_modules.in_use(loaded.predictor, self.engine.settings))
 
     async def _wave(self, minute: Minute) -> Wave:
         funding = await self._funding.before(minute.time_ms)

@@ -97,7 +97,8 @@ def _bundle(board: Board) -> str:
         ("decision spec", board.decision_spec or "-"),
         *((f"{name} runs as its fallback", reason) for name, reason in board.fallbacks.items()),
     ]
-    return _section("Bundle", _table(("", ""), rows))
+    modules = [(name.replace("_", " "), stands) for name, stands in board.modules.items()]
+    return _section("Bundle", _table(("", ""), rows)) + _section("Optional modules", _table(("", ""), modules))
 
 
 def _positions(board: Board) -> str:
