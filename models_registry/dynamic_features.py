@@ -148,6 +148,11 @@ def train(
     return _component(parameters, EXPRESSIONS_FILE, {EXPRESSIONS_FILE: hashlib.sha256(data).hexdigest()}, None)
 
 
+def report_of(component: Component) -> DynamicReport:
+    """The search that a component of this name tells of; `ValueError` (of msgspec) when it tells of none."""
+    return msgspec.convert(component.parameters["report"], DynamicReport)
+
+
 def _component(
     parameters: DynamicParameters, served: str | None, files: dict[str, str], fallback: str | None
 ) -> Component:

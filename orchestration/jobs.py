@@ -9,6 +9,7 @@ LEARN = (
     "labels",
     "training_set",
     "structure_autoencoder",
+    "dynamic_features",
     "win_classifier",
     "trading_bundle",
     "bundle_evaluation",

@@ -125,6 +125,11 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     fewest_rows: int = Field(default=500, description="Fewer labels than this are not fitted to.", ge=10)
     min_confidence: float = Field(default=0.35, description="Win probability from which a candidate counts as traded.")
     quantise: bool = Field(default=True, description="Serve INT8 where it passes, else fp32.")
+    dynamic_features: bool = Field(default=False, description="Search for dynamic features and learn with them.")
+    dynamic_feature_min_sharpe: float = Field(
+        default=1.0, description="Least information ratio of one, a year's, after the correction for all tries.", ge=0
+    )
+    dynamic_feature_max_count: int = Field(default=20, description="Most of them, over all regimes.", ge=1, le=200)
 
     def plan(self) -> TradePlan:
         """Where stop, target and expiry lie."""
@@ -143,11 +148,15 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         from dataclasses import asdict
         from importlib.metadata import version
 
+        from models_registry.dynamic_selection import DynamicConfig
         from models_registry.structure_autoencoder import AutoencoderConfig
         from models_registry.training import TrainingConfig
         from models_registry.win_classifier import WinConfig
 
         few = self.fewest_rows
+        dynamic = DynamicConfig(
+            min_sharpe=self.dynamic_feature_min_sharpe, max_count=self.dynamic_feature_max_count, seed=self.seed
+        )
         return TrainingConfig(
             seed=self.seed,
             holdout_start_ms=last_decided_at - round(self.holdout_hours * HOUR_MS),
@@ -163,6 +172,7 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
                 fewest_validation=few // 5,
                 fewest_holdout=few // 5,
             ),
+            dynamic=dynamic if self.dynamic_features else None,
             plan=asdict(self.plan()),
             costs=asdict(self.costs()),
             parent=parent,
@@ -208,5 +218,8 @@ def from_environment() -> dict[str, object]:
             # Dagster's variables are texts and whole numbers: these are read here.
             holdout_hours=float(environment.now("TRAINING_HOLDOUT_HOURS", "48")),
             min_confidence=float(environment.now("MIN_CONFIDENCE", "0.35")),
+            dynamic_features=environment.switch("ENABLE_DYNAMIC_FEATURES"),
+            dynamic_feature_min_sharpe=float(environment.now("DYNAMIC_FEATURE_MIN_SHARPE", "1.0")),
+            dynamic_feature_max_count=int(environment.now("DYNAMIC_FEATURE_MAX_COUNT", "20")),
         ),
     }

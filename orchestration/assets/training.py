@@ -18,6 +18,7 @@ GROUP = "training"
 OWNERS = ["team:models"]
 AUTOENCODER_FOLDER = "models/structure_autoencoder"
 WIN_FOLDER = "models/win_classifier"
+DYNAMIC_FOLDER = "models/dynamic_features"
 
 
 @dg.asset(
@@ -88,8 +89,40 @@ def structure_autoencoder(
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
+    kinds={"numpy"},
+    deps=[training_set],
+    description="Expressions over the decision row, tried by regime and kept by their information ratio forward in "
+    "time, corrected for the number tried. Does nothing unless ENABLE_DYNAMIC_FEATURES is true.",
+)
+def dynamic_features(
+    context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
+) -> dg.MaterializeResult[None]:
+    """`models/dynamic_features` in the lake."""
+    from models_registry.training import train_dynamic_features
+    from orchestration import training_data
+    from orchestration.artifacts import put_folder
+
+    if not training.dynamic_features:
+        context.log.info("ENABLE_DYNAMIC_FEATURES is not true: the win model is trained without them")
+        return dg.MaterializeResult(metadata={"served": "switched off"}, data_version=dg.DataVersion("off"))
+    store = lake.open()
+    rows = training_data.load(store)
+    config = training.config(int(rows.decided_at[-1]))
+    with tempfile.TemporaryDirectory() as folder:
+        component = train_dynamic_features(rows, config, folder, _progress(context))
+        digest = put_folder(store, DYNAMIC_FOLDER, Path(folder))
+    shown = _trained("dynamic_features", component, digest)
+    return dg.MaterializeResult(
+        metadata={**(shown.metadata or {}), "search": dg.MetadataValue.md(search_table(component))},
+        data_version=shown.data_version,
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
     kinds={"xgboost", "onnx"},
-    deps=[training_set, structure_autoencoder],
+    deps=[training_set, structure_autoencoder, dynamic_features],
     description="The calibrated probability of the target before the stop, from the decision row, the autoencoder's "
     "latents and the candidate. Compared with the base rate and a logistic regression.",
 )
@@ -107,7 +140,11 @@ def win_classifier(
     with tempfile.TemporaryDirectory() as folder:
         autoencoder, own = Path(folder) / "autoencoder", Path(folder) / "win"
         get_folder(store, AUTOENCODER_FOLDER, autoencoder)
-        component = train_win_classifier(rows, autoencoder, config, own, _progress(context))
+        dynamic = None
+        if training.dynamic_features:
+            dynamic = Path(folder) / "dynamic"
+            get_folder(store, DYNAMIC_FOLDER, dynamic)
+        component = train_win_classifier(rows, autoencoder, config, own, _progress(context), dynamic=dynamic)
         digest = put_folder(store, WIN_FOLDER, own)
     return _trained("win_classifier", component, digest)
 
@@ -145,6 +182,22 @@ def metric_table(component: "Component") -> str:
         baseline = "–" if metric.baseline is None else f"{metric.baseline:.4g} ({metric.baseline_name})"
         value = "–" if metric.value is None else f"{metric.value:.4g}"
         lines.append(f"| {name} | {value} | {baseline} | {span} | {metric.rows} |")
+    return "\n".join(lines)
+
+
+def search_table(component: "Component") -> str:
+    """What was tried for dynamic features in each regime, as Markdown, and what was kept."""
+    from models_registry.dynamic_features import report_of
+
+    report = report_of(component)
+    lines = [
+        "| regime | rows | blocks | tried | best ratio | enough would be | kept |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for part in report.regimes:
+        best, bar = ("–" if n is None else f"{n:.2f}" for n in (part.best_ratio, part.bar))
+        lines.append(f"| {part.regime} | {part.rows} | {part.blocks} | {part.tried} | {best} | {bar} | {part.kept} |")
+    lines += ["", *(f"- {each.regime}, {each.corrected:.2f}: `{each.text}`" for each in report.kept)]
     return "\n".join(lines)
 
 
