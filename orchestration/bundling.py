@@ -12,13 +12,22 @@ import msgspec
 
 from market.lake import Lake
 from models_registry.bundle import rewrite_manifest
-from models_registry.manifest import AUTOENCODER, DYNAMIC, WIN, Component, Manifest, component_digest, content_digest
+from models_registry.manifest import (
+    AUTOENCODER,
+    DYNAMIC,
+    REGIME,
+    WIN,
+    Component,
+    Manifest,
+    component_digest,
+    content_digest,
+)
 from models_registry.plots import component_plots
 from models_registry.registry import Registry, RunRecord
 from models_registry.training import TrainingConfig, assemble, load_component
 from models_registry.training_set import TrainingSet
 from orchestration.artifacts import get_folder
-from orchestration.assets.training import AUTOENCODER_FOLDER, DYNAMIC_FOLDER, WIN_FOLDER
+from orchestration.assets.training import AUTOENCODER_FOLDER, DYNAMIC_FOLDER, REGIME_FOLDER, WIN_FOLDER
 
 FOLDERS = {AUTOENCODER: AUTOENCODER_FOLDER, WIN: WIN_FOLDER}
 """Where the components of every bundle lie in the lake."""
@@ -61,7 +70,8 @@ def register_bundle(lake: Lake, registry: Registry, rows: TrainingSet, config: T
 
 def _places(config: TrainingConfig) -> dict[str, str]:
     """Where the components of a bundle lie, with the optional ones that are switched on."""
-    return FOLDERS | ({} if config.dynamic is None else {DYNAMIC: DYNAMIC_FOLDER})
+    optional = {REGIME: (config.regime, REGIME_FOLDER), DYNAMIC: (config.dynamic, DYNAMIC_FOLDER)}
+    return FOLDERS | {name: folder for name, (settings, folder) in optional.items() if settings is not None}
 
 
 class _Numbering:

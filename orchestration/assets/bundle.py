@@ -6,6 +6,7 @@ from orchestration import plots
 from orchestration.assets.training import (
     OWNERS,
     dynamic_features,
+    regime_predictor,
     structure_autoencoder,
     training_set,
     win_classifier,
@@ -19,7 +20,7 @@ GROUP = "bundle"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"mlflow"},
-    deps=[training_set, structure_autoencoder, dynamic_features, win_classifier],
+    deps=[training_set, structure_autoencoder, regime_predictor, dynamic_features, win_classifier],
     description="Both models as one bundle with its manifest, registered in MLflow with its components, and put up as "
     "challenger. The same models again give the version that they already have.",
 )
