@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from features.families import candle, event, oscillators, structure, trend, volatility, volume
+from features.families import (
+    breaks,
+    candle,
+    displacement,
+    event,
+    gaps,
+    liquidity,
+    order_blocks,
+    oscillators,
+    swings,
+    trend,
+    volatility,
+    volume,
+)
 from features.families.shared import SHARED
 from features.spec import FeatureSpec
 
@@ -23,9 +36,14 @@ SPEC = FeatureSpec(
         volume.FLOW,
         volume.VWAP,
         candle.CANDLE,
-        structure.STRUCTURE,
+        swings.SWINGS,
+        breaks.BREAKS,
+        order_blocks.ORDER_BLOCKS,
+        gaps.GAPS,
+        liquidity.LIQUIDITY,
+        displacement.DISPLACEMENT,
         event.CUSUM,
     ),
-    shared=SHARED,
+    shared=(*SHARED, *swings.SHARED, *breaks.SHARED),
 )
 """What is computed of every series, on every timeframe."""
