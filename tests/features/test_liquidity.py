@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features import DECISION_SPEC
 from features.candidates import EVENT, HUNT, RULE, candidates
-from features.decision_spec import CROSS_BASE, DecisionSpec
+from features.decision_spec import DecisionSpec
 from features.errors import SettingsUnusable
 from features.liquidity import NONE, RANGE, STRUCTURE, HuntSettings, Pools, Reach, hunts, levels
-from features.spec import Family, Feature, FeatureSpec
+from tests.features.made_rows import made_rows, made_spec
 from tests.features.steady import steady
 from tests.features.test_candidates import LONG as RULE_LONG
 from tests.features.test_candidates import SHORT as RULE_SHORT
@@ -60,30 +57,13 @@ def mirrored(values: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def _spec(names: set[str]) -> DecisionSpec:
-    """A specification with these columns, of which nothing is ever computed."""
-
-    def step(state: object, out: object) -> None:
-        """Nothing."""
-
-    needed = {*names, *CROSS_BASE, *DecisionSpec.window_names, "atr_14_fraction", "adx_14", "ema_21_slope"}
-    needed |= {name.partition(".")[2] for name in RULE_LONG}
-    features = tuple(Feature(name, 1, "", "", -1.0, 1.0) for name in sorted(needed))
-    return replace(DECISION_SPEC, base=FeatureSpec((Family("made", features, 0, step),), ()))
-
-
-SPEC = _spec({*BELOW, *mirrored(BELOW), *REST})
-BARE = _spec({"swing_low_distance", "swing_high_distance", "range_position_48", "cusum_event"})
+SPEC = made_spec({*BELOW, *mirrored(BELOW), *REST})
+BARE = made_spec(())
 HUNTING = HuntSettings()
 
 
 def rows(*changes: dict[str, float], spec: DecisionSpec = SPEC) -> NDArray[np.float32]:
-    """Rows with nothing known but these; names without a timeframe are of the deciding one."""
-    decision = np.full((len(changes), len(spec.names)), np.nan, dtype=np.float32)
-    for row, values in zip(decision, changes, strict=True):
-        for name, value in values.items():
-            row[spec.index(name if "." in name else f"5m.{name}")] = value
-    return decision
+    return made_rows(spec, *changes)
 
 
 def below(**changes: float) -> dict[str, float]:
