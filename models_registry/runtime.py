@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry.dynamic_features import NONE_IN_BUNDLE, SWITCHED_OFF, DynamicColumns, unknown
+from models_registry.dynamic_features import NONE_IN_BUNDLE, DynamicColumns, unknown
 from models_registry.errors import BundleRejected, InputRejected
 from models_registry.manifest import AUTOENCODER, DYNAMIC, MANIFEST_FILE, REGIME, WIN, Component, Manifest, decode
 from models_registry.regime_predictor import RegimePredictor
@@ -235,15 +235,6 @@ class Predictor:
     def dynamic_columns(self) -> DynamicColumns | None:
         """The dynamic features of the bundle; None when it has none."""
         return self._dynamic
-
-    def fallbacks_with(self, *, dynamic: bool) -> dict[str, str]:
-        """The fallbacks when dynamic features are wanted or not: the bundle's, and what follows from the switch."""
-        found = dict(self.fallbacks)
-        if dynamic and self._dynamic is None:
-            found.setdefault(DYNAMIC, NONE_IN_BUNDLE)
-        if not dynamic and self._dynamic is not None:
-            found[DYNAMIC] = SWITCHED_OFF
-        return found
 
     @property
     def regime_predictor(self) -> RegimePredictor | None:

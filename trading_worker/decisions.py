@@ -17,7 +17,8 @@ from features.decision_spec import DecisionSpec
 from features.labels import position_id
 from features.quality import quality
 from market.bars import MINUTE_MS
-from models_registry.regime_predictor import RegimePredictor
+from models_registry.dynamic_features import DynamicColumns
+from models_registry.regime_predictor import RegimePredictor, Regimes
 from models_registry.terms import trade_plan
 from trading_worker import optional_modules
 from trading_worker.events import Signal
@@ -56,6 +57,10 @@ class PredictorLike(Protocol):
     def regime_predictor(self) -> RegimePredictor | None:
         """The regime predictor, if the bundle has one. It and `regimes` are asked for when it is switched on."""
 
+    @property
+    def dynamic_columns(self) -> DynamicColumns | None:
+        """The dynamic features, if the bundle has any."""
+
     def regimes(self, decision: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64] | None:
         """[k, 3] probabilities of each regime ahead; None without the model."""
 
@@ -68,6 +73,8 @@ class PredictorLike(Protocol):
         *,
         kind: NDArray[np.uint8] | None = None,
         quality: NDArray[np.float32] | None = None,
+        regime: NDArray[np.int8] | None = None,
+        dynamic: bool = True,
     ) -> PredictionLike:
         """See `models_registry.runtime.Predictor.predict`: no result depends on what else is in its batch."""
 
@@ -121,7 +128,7 @@ def decide(
     counts["ranging"] = int(every.index.size - found.index.size)
     if not found.index.size:
         return Decided((), counts)
-    scored = _score(wave, found, spec, predictor, settings)
+    scored = _score(wave, found, regimes, spec, predictor, settings)
     proposals = scored.proposals
     choice = strategy(settings.strategy_mode)(proposals)
     fine = proposals.quality[choice.chosen] >= np.float32(settings.min_quality)
@@ -157,14 +164,28 @@ def decide(
 
 
 def _score(
-    wave: DecisionWave, found: Candidates, spec: DecisionSpec, predictor: PredictorLike, settings: EngineSettings
+    wave: DecisionWave,
+    found: Candidates,
+    regimes: Regimes,
+    spec: DecisionSpec,
+    predictor: PredictorLike,
+    settings: EngineSettings,
 ) -> _Scored:
     """All candidates with their scores. Only lines with a candidate are predicted."""
     lines, row = np.unique(found.index, return_inverse=True)
     row = row.astype(np.int64)
     decision = wave.decision[lines]
     score = quality(decision[row], found.direction, spec)
-    prediction = predictor.predict(decision, wave.windows[lines], row, found.direction, kind=found.kind, quality=score)
+    prediction = predictor.predict(
+        decision,
+        wave.windows[lines],
+        row,
+        found.direction,
+        kind=found.kind,
+        quality=score,
+        regime=regimes.state[lines],
+        dynamic=settings.dynamic_features,
+    )
     like = np.ones(row.size, dtype=np.bool_)
     if settings.abstain_when_unlike:
         like = ~np.asarray(prediction.unlike)[row]

@@ -5,6 +5,7 @@ Each is switched on by configuration and has a plain fallback, so a worker decid
 | module | switch | its fallback |
 |---|---|---|
 | `regime_predictor` | `ENABLE_MARKET_REGIME_PREDICTION` | the regime that ADX and Bollinger width say now |
+| `dynamic_features` | `ENABLE_DYNAMIC_FEATURES` | their columns are unknown, as they are outside their regime |
 | `liquidity_hunting` | `ENABLE_LIQUIDITY_HUNTING` | no hunts; signals show plain levels of the price range |
 """
 
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from features.candidates import RULE, Candidates
 from features.liquidity import SOURCE, Levels, levels
 from features.regime_inputs import RANGING
-from models_registry.manifest import REGIME
+from models_registry.dynamic_features import NONE_IN_BUNDLE, SWITCHED_OFF
+from models_registry.manifest import DYNAMIC, REGIME
 from models_registry.regime_predictor import UNKNOWN, Regimes, in_force
 from models_registry.terms import hunting_differs
 
@@ -102,6 +104,16 @@ def regime_fallback(predictor: PredictorLike, settings: EngineSettings) -> str |
     return None
 
 
+def dynamic_fallback(predictor: PredictorLike, settings: EngineSettings) -> str | None:
+    """Why the win model has no dynamic features; None when it has them, or neither bundle nor worker wants any.
+
+    Switched off is a reason here: a model that was trained with them decides without.
+    """
+    if not settings.dynamic_features:
+        return None if predictor.dynamic_columns is None else SWITCHED_OFF
+    return predictor.fallbacks.get(DYNAMIC) or (NONE_IN_BUNDLE if predictor.dynamic_columns is None else None)
+
+
 def hunting_fallback(predictor: PredictorLike, settings: EngineSettings) -> str | None:
     """Why the win model is no judge of the hunts, which it scores all the same; None when it is, or need not be."""
     return None if settings.hunting is None else hunting_differs(predictor.manifest.hunting, settings.hunting)
@@ -112,17 +124,28 @@ def fallbacks(predictor: PredictorLike, settings: EngineSettings) -> dict[str, s
 
     A module that is switched off has none: nothing was asked of it.
     """
-    asked = {
-        name: reason for name, reason in predictor.fallbacks.items() if name != REGIME or settings.regime_prediction
-    }
-    own = {REGIME: regime_fallback(predictor, settings), HUNTING: hunting_fallback(predictor, settings)}
+    asked = {name: reason for name, reason in predictor.fallbacks.items() if name not in (REGIME, DYNAMIC)}
+    own = _reasons(predictor, settings)
     return asked | {name: reason for name, reason in own.items() if reason is not None}
+
+
+def _reasons(predictor: PredictorLike, settings: EngineSettings) -> dict[str, str | None]:
+    """Of each module the reason for its fallback, None where there is none."""
+    return {
+        REGIME: regime_fallback(predictor, settings),
+        DYNAMIC: dynamic_fallback(predictor, settings),
+        HUNTING: hunting_fallback(predictor, settings),
+    }
 
 
 def in_use(predictor: PredictorLike, settings: EngineSettings) -> Mapping[str, str]:
     """How each module stands, for the status page: off, in force, or on its fallback and why."""
-    on = {REGIME: settings.regime_prediction, HUNTING: settings.hunting is not None}
-    reasons = {REGIME: regime_fallback(predictor, settings), HUNTING: hunting_fallback(predictor, settings)}
+    on = {
+        REGIME: settings.regime_prediction,
+        DYNAMIC: settings.dynamic_features,
+        HUNTING: settings.hunting is not None,
+    }
+    reasons = _reasons(predictor, settings)
     return {
         name: "off" if not on[name] else "in force" if reasons[name] is None else _stands(name, str(reasons[name]))
         for name in on

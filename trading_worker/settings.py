@@ -55,6 +55,8 @@ class EngineSettings:
     """Least probability of a forecast in force, 0 to 1."""
     regime_lookback: int = 10
     """Bars that the forecast looks back: a predictor that was trained with other ones is not used."""
+    dynamic_features: bool = False
+    """Whether the win model is given the bundle's dynamic features; else they are unknown to it."""
     hunting: HuntSettings | None = None
     """When pools of liquidity are hunted; None never."""
 
@@ -79,7 +81,6 @@ RESERVED: dict[str, str] = {
     "TRADING_ENABLED": "false",
     "ENABLE_QUANTIZATION": "true",
     "ENABLE_BATCH_PREDICTION": "true",
-    "ENABLE_DYNAMIC_FEATURES": "false",
     "TIMEFRAMES": "5m,15m,1h",
 }
 """Names with one behaviour so far: another value than this one is refused, since it would silently do nothing."""
@@ -129,6 +130,9 @@ class WorkerSettings(BaseSettings):
     regime_prediction_lookback: int = _about(
         10, "bars", "that the forecast looks back; as the bundle was trained", ge=FEWEST_BARS, le=32
     )
+    enable_dynamic_features: bool = _about(
+        False, "true or false", "give the win model the bundle's dynamic features; without it, or them, it does without"
+    )
     enable_liquidity_hunting: bool = _about(
         False, "true or false", "consider trades at pools of liquidity; without it these are levels of the range only"
     )
@@ -169,6 +173,7 @@ class WorkerSettings(BaseSettings):
             regime_prediction=self.enable_market_regime_prediction,
             regime_threshold=self.regime_prediction_threshold,
             regime_lookback=self.regime_prediction_lookback,
+            dynamic_features=self.enable_dynamic_features,
             hunting=self.hunting() if self.enable_liquidity_hunting else None,
         )
 

@@ -280,7 +280,7 @@ def test_live_gives_the_numbers_of_training(bundle: TrainedBundle, planted: Trai
     np.testing.assert_allclose(live, parameters.calibration.apply(raw), atol=1e-5)
 
 
-def test_switched_off_they_are_unknown_and_that_is_said(bundle: TrainedBundle, planted: TrainingSet) -> None:
+def test_switched_off_they_are_unknown(bundle: TrainedBundle, planted: TrainingSet) -> None:
     with Predictor.load(bundle.folder) as predictor:
         on, off = answer(predictor, planted), answer(predictor, planted, dynamic=False)
         nowhere = answer(predictor, planted, regime=np.full(200, -1, np.int8))
@@ -288,8 +288,7 @@ def test_switched_off_they_are_unknown_and_that_is_said(bundle: TrainedBundle, p
         assert off.tobytes() == nowhere.tobytes()
         outside = planted.decision[:200, 0] != 0
         assert on[outside].tobytes() == off[outside].tobytes(), "outside their regime they are unknown anyhow"
-        assert DYNAMIC not in predictor.fallbacks_with(dynamic=True)
-        assert "ENABLE_DYNAMIC_FEATURES" in predictor.fallbacks_with(dynamic=False)[DYNAMIC]
+        assert DYNAMIC not in predictor.fallbacks
 
 
 def test_a_bundle_that_lost_them_says_so_and_one_with_others_is_refused(
@@ -299,7 +298,6 @@ def test_a_bundle_that_lost_them_says_so_and_one_with_others_is_refused(
     component = components.pop(DYNAMIC)
     with Predictor(bundle.folder, msgspec.structs.replace(bundle.manifest, components=components)) as predictor:
         assert predictor.fallbacks[DYNAMIC] == "the bundle has none"
-        assert predictor.fallbacks_with(dynamic=True)[DYNAMIC] == "the bundle has none"
         assert np.isfinite(answer(predictor, planted)).all()
     for file in bundle.folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -342,7 +340,7 @@ def test_nothing_kept_is_a_component_that_says_what_was_tried(tmp_path: Path) ->
     assert found.components[WIN].parameters["dynamic"] == []
     with Predictor.load(tmp_path / "bundle") as predictor:
         assert predictor.dynamic_columns is None
-        assert predictor.fallbacks_with(dynamic=True)[DYNAMIC] == component.fallback
+        assert predictor.fallbacks[DYNAMIC] == component.fallback
 
 
 def test_the_same_data_gives_the_same_component(planted: TrainingSet, tmp_path: Path) -> None:
