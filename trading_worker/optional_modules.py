@@ -122,7 +122,7 @@ def hunting_fallback(predictor: PredictorLike, settings: EngineSettings) -> str 
 def fallbacks(predictor: PredictorLike, settings: EngineSettings) -> dict[str, str]:
     """The bundle's fallbacks and those of the modules that are switched on, with the reason.
 
-    A module that is switched off has none: nothing was asked of it.
+    A module that is switched off has none, as nothing was asked of it, unless the win model was trained with it.
     """
     asked = {name: reason for name, reason in predictor.fallbacks.items() if name not in (REGIME, DYNAMIC)}
     own = _reasons(predictor, settings)
