@@ -226,10 +226,10 @@ class DecisionState:
         mine = self._arrays()
         for name, array in mine.items():
             if name not in snapshot:
-                raise StateMismatch(name, "not there", f"{array.dtype}{list(array.shape)}")
+                raise StateMismatch(name, "not there", _kind(array))
             stored = snapshot[name]
             if stored.shape != array.shape or stored.dtype != array.dtype:
-                raise StateMismatch(name, f"{stored.dtype}{list(stored.shape)}", f"{array.dtype}{list(array.shape)}")
+                raise StateMismatch(name, _kind(stored), _kind(array))
         for name, array in mine.items():
             array[...] = snapshot[name]
 
@@ -248,3 +248,9 @@ class DecisionState:
             "last_time": self._last_time,
             "time": self._time,
         }
+
+
+def _kind(array: NDArray[np.generic]) -> str:
+    """Type and shape of an array, for an error."""
+    name = "records" if array.dtype.names else str(array.dtype)
+    return f"{name}{list(array.shape)}"
