@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.families.numeric import in_unit, ratio, wilder_warmup
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
 
 
-@njit
+@njit_inlined
 def candle(
     state: Slice,
     out: Slice,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.families.numeric import in_unit, wilder_warmup
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
@@ -28,7 +28,7 @@ THRESHOLD_ATR = 3.0
 UP, DOWN = range(2)
 
 
-@njit
+@njit_inlined
 def cusum(
     state: Slice,
     out: Slice,

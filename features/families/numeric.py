@@ -10,7 +10,7 @@ import math
 
 from numpy.typing import NDArray
 
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 
 LIMIT = 100.0
 """Distances in ATR are clipped to ±LIMIT: after a dead market the ATR can be next to nothing."""
@@ -37,7 +37,7 @@ def ema_warmup(span: int, remnant: float = 1e-6) -> int:
     return math.ceil(math.log(remnant) / math.log(1 - 2 / (span + 1)))
 
 
-@njit
+@njit_inlined
 def ratio(a: float, b: float) -> float:
     """a / b for a divisor that is never negative, 0 where it is zero."""
     if b > 0.0:
@@ -45,37 +45,37 @@ def ratio(a: float, b: float) -> float:
     return 0.0
 
 
-@njit
+@njit_inlined
 def clip(value: float, limit: float) -> float:
     """`value` held within ±limit."""
     return min(max(value, -limit), limit)
 
 
-@njit
+@njit_inlined
 def in_atr(distance: float, atr: float) -> float:
     """A price difference in ATR, within ±LIMIT; 0 when the ATR is 0."""
     return clip(ratio(distance, atr), LIMIT)
 
 
-@njit
+@njit_inlined
 def in_unit(distance: float, per_unit: float) -> float:
     """A price difference in units of which `per_unit` is the reciprocal (0: there is no unit), within ±LIMIT."""
     return clip(distance * per_unit, LIMIT)
 
 
-@njit
+@njit_inlined
 def ema_next(value: float, previous: float, span: int) -> float:
     """The exponential average moved on by one value. It starts as the first value."""
     return previous + (2.0 / (span + 1.0)) * (value - previous)
 
 
-@njit
+@njit_inlined
 def wilder_next(value: float, previous: float, period: int, count: int) -> float:
     """Wilder's average after its `count`-th value: the mean of the first `period`, then 1/period for each."""
     return previous + (value - previous) / min(count, period)
 
 
-@njit
+@njit_inlined
 def mean_of(window: NDArray, start: int) -> float:  # type: ignore[type-arg]
     """The mean of window[start:]. Four sums side by side: one alone would wait for itself at every addition."""
     a = b = c = d = 0.0
@@ -93,7 +93,7 @@ def mean_of(window: NDArray, start: int) -> float:  # type: ignore[type-arg]
     return ((a + b) + (c + d)) / size
 
 
-@njit
+@njit_inlined
 def deviation_of(window: NDArray, start: int, mean: float) -> float:  # type: ignore[type-arg]
     """The population standard deviation of window[start:] around its mean; rounding noise counts as 0."""
     a = b = c = d = 0.0

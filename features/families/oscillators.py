@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from features.families import rolling
 from features.families.numeric import NEGLIGIBLE, wilder_warmup
 from features.families.rolling import EXTREMES, fold_sums, rolling_extremes, rolling_sum
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
@@ -37,7 +37,7 @@ GAIN, LOSS, LAST, LAST_BUT_ONE, HIGHEST = range(5)
 WINDOW = HIGHEST + EXTREMES
 
 
-@njit
+@njit_inlined
 def rsi(state: Slice, out: Slice, close: float, previous_close: float, wilder_14: float, count: int) -> None:
     """Relative strength index, and where it stands among its last 14 values."""
     moved = close - previous_close
@@ -60,18 +60,14 @@ CCI_BARS = 20
 CCI_CONSTANT = 0.015
 
 
-@njit
+@njit_inlined
 def cci(state: Slice, out: Slice, typical: float, count: int) -> None:
-    """Commodity channel index. State: the last typical prices, by count modulo their number."""
-    state[count % CCI_BARS] = typical
+    """Commodity channel index. State: the typical prices by place in the block, then the window of sums."""
+    phase = (count - 1) % CCI_BARS
+    state[phase] = typical
+    mean = rolling_sum(state[CCI_BARS:], phase, 1, 0, typical) * (1.0 / CCI_BARS)
+    fold_sums(state[CCI_BARS:], phase, CCI_BARS, 1)
     # Four sums side by side: one alone would wait for itself at every addition.
-    a = b = c = d = 0.0
-    for i in range(0, CCI_BARS, 4):
-        a += state[i]
-        b += state[i + 1]
-        c += state[i + 2]
-        d += state[i + 3]
-    mean = ((a + b) + (c + d)) * (1.0 / CCI_BARS)
     a = b = c = d = 0.0
     for i in range(0, CCI_BARS, 4):
         a += abs(state[i] - mean)
@@ -86,7 +82,7 @@ def cci(state: Slice, out: Slice, typical: float, count: int) -> None:
 MFI_WINDOW = 1
 
 
-@njit
+@njit_inlined
 def mfi(state: Slice, out: Slice, typical: float, volume: float, count: int) -> None:
     """Money flow index."""
     rose = typical - state[0] if count > 1 else 0.0
@@ -150,7 +146,7 @@ CCI = Family(
             source="Lambert (1980)",
         ),
     ),
-    CCI_BARS,
+    CCI_BARS + rolling.state_size(CCI_BARS, 1),
     cci,
 )
 MFI = Family(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from features.families import rolling
 from features.families.numeric import NEGLIGIBLE
 from features.families.rolling import SPREAD, rolling_spread
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 from features.spec import Shared
 
 HISTORY = 64
@@ -37,7 +37,7 @@ SPREAD_BARS = 20
 Slice = NDArray[np.float64]
 
 
-@njit
+@njit_inlined
 def previous_close(state: Slice, open_: float, close: float, count: int) -> float:
     """State: the last close."""
     before = open_ if count == 1 else state[0]
@@ -45,7 +45,7 @@ def previous_close(state: Slice, open_: float, close: float, count: int) -> floa
     return before
 
 
-@njit
+@njit_inlined
 def previous_high(state: Slice, high: float, count: int) -> float:
     """State: the last high."""
     before = high if count == 1 else state[0]
@@ -53,7 +53,7 @@ def previous_high(state: Slice, high: float, count: int) -> float:
     return before
 
 
-@njit
+@njit_inlined
 def previous_low(state: Slice, low: float, count: int) -> float:
     """State: the last low."""
     before = low if count == 1 else state[0]
@@ -61,48 +61,49 @@ def previous_low(state: Slice, low: float, count: int) -> float:
     return before
 
 
-@njit
+@njit_inlined
 def typical(state: Slice, high: float, low: float, close: float) -> float:
     """The typical price of this bar."""
     return (high + low + close) / 3.0
 
 
-@njit
+@njit_inlined
 def change(state: Slice, close: float, previous_close: float) -> float:
     """The return of this bar, exactly 0 when the close has not moved."""
     return (close - previous_close) / previous_close
 
 
-@njit
+@njit_inlined
 def wilder_14(state: Slice, count: int) -> float:
     """The weight of this bar: a plain mean of the first 14 differences between bars, then 1/14."""
     return 1.0 / min(max(count - 1, 1), WILDER_BARS)
 
 
-@njit
+@njit_inlined
 def atr(state: Slice, high: float, low: float, previous_close: float, wilder_14: float, count: int) -> float:
     """Average true range. State: its value. Source: Wilder (1978), seeded with the mean of the first 14."""
     if count == 1:
         return high - low
     true_range = max(high, previous_close) - min(low, previous_close)
-    state[0] += (true_range - state[0]) * wilder_14
-    return state[0]
+    average: float = state[0] + (true_range - state[0]) * wilder_14
+    state[0] = average
+    return average
 
 
-@njit
+@njit_inlined
 def per_atr(state: Slice, atr: float, close: float) -> float:
     """The reciprocal of the ATR: one division for all that is measured in it."""
     return 1.0 / atr if atr > NEGLIGIBLE * close else 0.0
 
 
-@njit
+@njit_inlined
 def close_spread(state: Slice, close: float, count: int) -> int:
     """Mean and spread of 20 closes, and how they go with time. State: the three, then their window."""
     rolling_spread(state[SPREAD:], state[:SPREAD], (count - 1) % SPREAD_BARS, SPREAD_BARS, close)
     return 0
 
 
-@njit
+@njit_inlined
 def push(state: Slice, value: float, count: int) -> int:
     """Put `value` into the doubled ring `state`; returns where its last HISTORY values begin."""
     at = (count - 1) % HISTORY
@@ -111,37 +112,37 @@ def push(state: Slice, value: float, count: int) -> int:
     return at + 1
 
 
-@njit
+@njit_inlined
 def highs(state: Slice, high: float, count: int) -> int:
     """The window of highs."""
     return push(state, high, count)
 
 
-@njit
+@njit_inlined
 def lows(state: Slice, low: float, count: int) -> int:
     """The window of lows."""
     return push(state, low, count)
 
 
-@njit
+@njit_inlined
 def closes(state: Slice, close: float, count: int) -> int:
     """The window of closes."""
     return push(state, close, count)
 
 
-@njit
+@njit_inlined
 def ranges(state: Slice, high: float, low: float, count: int) -> int:
     """The window of high - low."""
     return push(state, high - low, count)
 
 
-@njit
+@njit_inlined
 def typicals(state: Slice, high: float, low: float, close: float, count: int) -> int:
     """The window of typical prices."""
     return push(state, (high + low + close) / 3.0, count)
 
 
-@njit
+@njit_inlined
 def volumes(state: Slice, volume: float, count: int) -> int:
     """The window of volumes."""
     return push(state, volume, count)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from features.families.numeric import NEGLIGIBLE, ema_next, ema_warmup, in_unit, ratio, wilder_warmup
 from features.families.shared import SPREAD_BARS
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
@@ -40,7 +40,7 @@ SLOPE_BARS = 5
 AVERAGES_KEPT = 4
 
 
-@njit
+@njit_inlined
 def averages(state: Slice, out: Slice, close: float, per_atr: float, count: int) -> None:
     """Distances to, and slopes of, the averages over 9, 21, 50 and 200 bars."""
     oldest = AVERAGES_KEPT * (1 + count % SLOPE_BARS)
@@ -59,7 +59,7 @@ def averages(state: Slice, out: Slice, close: float, per_atr: float, count: int)
 EMA_12, EMA_26, SIGNAL = range(3)
 
 
-@njit
+@njit_inlined
 def macd(state: Slice, out: Slice, close: float, per_atr: float, count: int) -> None:
     """Moving average convergence and divergence."""
     if count == 1:
@@ -79,7 +79,7 @@ def macd(state: Slice, out: Slice, close: float, per_atr: float, count: int) -> 
 PLUS, MINUS, ADX = range(3)
 
 
-@njit
+@njit_inlined
 def directional(
     state: Slice,
     out: Slice,
@@ -110,7 +110,7 @@ TIME_SQUARES = SPREAD_BARS * (SPREAD_BARS * SPREAD_BARS - 1) / 12.0
 """Sum of squared deviations of the numbers of the bars."""
 
 
-@njit
+@njit_inlined
 def regression(state: Slice, out: Slice, close_spread: Slice, per_atr: float) -> None:
     """Slope and R² of the straight line through the last 20 closes. No state of its own."""
     mean = close_spread[0]
@@ -127,7 +127,7 @@ CLOSES = 64
 """Closes that `returns` keeps, by count modulo this."""
 
 
-@njit
+@njit_inlined
 def returns(state: Slice, out: Slice, close: float, change: float, count: int) -> None:
     """Returns over several lengths. State: the last closes."""
     out[0] = change

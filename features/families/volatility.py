@@ -26,7 +26,7 @@ from features.families import rolling
 from features.families.numeric import NEGLIGIBLE, wilder_warmup
 from features.families.rolling import fold_sums, rolling_sum
 from features.families.shared import SPREAD_BARS
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
@@ -38,7 +38,7 @@ PARKINSON = 1.0 / (4.0 * math.log(2.0))
 GARMAN_KLASS = 2.0 * math.log(2.0) - 1.0
 
 
-@njit
+@njit_inlined
 def bollinger(state: Slice, out: Slice, close: float, atr: float, close_spread: Slice) -> None:
     """ATR as a fraction, and the Bollinger bands. No state of its own."""
     mean = close_spread[0]
@@ -53,7 +53,7 @@ def bollinger(state: Slice, out: Slice, close: float, atr: float, close_spread: 
         out[2] = 4.0 * deviation / mean
 
 
-@njit
+@njit_inlined
 def estimators(
     state: Slice, out: Slice, open_: float, high: float, low: float, close: float, change: float, count: int
 ) -> None:
@@ -76,7 +76,7 @@ SHORT_STATE = rolling.state_size(SHORT_BARS, 2)
 """State of `ratios`: the short window of squared returns and ranges, then the long one."""
 
 
-@njit
+@njit_inlined
 def ratios(state: Slice, out: Slice, high: float, low: float, change: float, count: int) -> None:
     """Short to long, of returns and of ranges."""
     square = change * change

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from features.families import rolling
 from features.families.numeric import NEGLIGIBLE, in_unit, ratio, wilder_warmup
 from features.families.rolling import SPREAD, fold_sums, rolling_spread, rolling_sum
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
@@ -37,7 +37,7 @@ LONG_BARS = 48
 ZSCORE_STATE = SPREAD + rolling.state_size(LONG_BARS, SPREAD)
 
 
-@njit
+@njit_inlined
 def zscore(state: Slice, value: float, count: int) -> float:
     """`value` against those of the last 48 bars. State: their spread, then its window."""
     rolling_spread(state[SPREAD:], state[:SPREAD], (count - 1) % LONG_BARS, LONG_BARS, value)
@@ -45,10 +45,11 @@ def zscore(state: Slice, value: float, count: int) -> float:
     # Written so that NaN passes.
     if deviation <= NEGLIGIBLE * abs(state[0]):
         return 0.0
-    return (value - state[0]) / deviation
+    score: float = (value - state[0]) / deviation
+    return score
 
 
-@njit
+@njit_inlined
 def activity(state: Slice, out: Slice, volume: float, trades: float, count: int) -> None:
     """How busy the bar was, by volume and by trades."""
     out[0] = zscore(state[:ZSCORE_STATE], volume, count)
@@ -59,7 +60,7 @@ def activity(state: Slice, out: Slice, volume: float, trades: float, count: int)
 SIGNED, MONEY, VOLUME, TAKEN, WIDTH = range(5)
 
 
-@njit
+@njit_inlined
 def flow(
     state: Slice,
     out: Slice,
@@ -88,13 +89,13 @@ def flow(
     out[3] = within_one(2.0 * taken_20 * per_total - 1.0) if total > 0.0 else 0.0
 
 
-@njit
+@njit_inlined
 def within_one(value: float) -> float:
     """`value` held within ±1; NaN stays."""
     return -1.0 if value < -1.0 else (1.0 if value > 1.0 else value)
 
 
-@njit
+@njit_inlined
 def vwap(state: Slice, out: Slice, close: float, typical: float, volume: float, per_atr: float, count: int) -> None:
     """Distance to the volume-weighted average price. State: the window of volumes and weighted prices."""
     phase = (count - 1) % LONG_BARS
