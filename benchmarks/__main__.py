@@ -5,7 +5,16 @@ import sys
 
 from benchmarks.report import show
 
-NAMES = ("feature_wave", "features_asset", "inference", "journal_commit", "bundle_swap", "demo_stages")
+NAMES = (
+    "feature_wave",
+    "incremental_cache",
+    "features_asset",
+    "inference",
+    "journal_commit",
+    "state_store",
+    "bundle_swap",
+    "demo_stages",
+)
 
 
 def main(names: list[str]) -> None:

@@ -47,7 +47,8 @@ class MappedFile:
     def replace(path: Path, size: int, *parts: tuple[int, bytes]) -> MappedFile:
         """Put a file of `size` bytes at `path`, zero but for `parts` (offset, bytes), in place of what is there.
 
-        At every moment the old file is there or the new one, whole. Raises `StateUnwritable`.
+        Whenever the process is killed, the old file is there or the new one, whole; the disk is not waited for.
+        Raises `StateUnwritable`.
         """
         partial = path.with_name(f".{path.name}.partial")
         try:
@@ -74,4 +75,3 @@ def _fill(file: IO[bytes], size: int, parts: tuple[tuple[int, bytes], ...]) -> N
         file.seek(offset)
         file.write(part)
     file.flush()
-    os.fsync(file.fileno())

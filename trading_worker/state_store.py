@@ -43,7 +43,7 @@ from trading_worker.mapped_file import PAGE, MappedFile, pages
 LAYOUT = 1
 DIRECTORY_BYTES = 64 * 1024
 """Of each half, for head and directory."""
-SPARE_BYTES = 16 * 1024
+SPARE_BYTES = 64 * 1024
 """That a section may grow by, at least, before everything is placed anew."""
 
 _FILE = struct.Struct("<8sIIQ")

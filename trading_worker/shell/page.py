@@ -142,6 +142,7 @@ def _delays(board: Board) -> str:
         ("venue: close of a bar to its last message", board.venue_delay),
         ("ours: last bar of a wave to committed decisions", board.wave_time),
         ("ours: journal commit", board.commits),
+        ("ours: state into the mapped files", board.state_commits),
         ("ours: swap of a bundle", board.swap_pause),
     )
     rows = [
