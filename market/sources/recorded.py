@@ -209,7 +209,8 @@ def _csv(path: Path, content: bytes, order: tuple[str, ...] = ARCHIVE_COLUMNS) -
     if not content.strip():
         raise SourceUnreadable(str(path), "it is empty")
     headed = not content[:1].isdigit()
-    names = content[: content.find(b"\n")].decode("utf-8", "replace").strip().split(",") if headed else order
+    header = content.partition(b"\n")[0].decode("utf-8-sig", "replace").split(",")
+    names = [name.strip().strip('"') for name in header] if headed else order
     types = {name: pa.int64() if name.endswith("_time") else pa.float64() for name in names}
     try:
         return csv.read_csv(

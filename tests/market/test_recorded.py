@@ -179,6 +179,14 @@ def test_a_csv_s_row_and_column_are_named(bars: Bars, tmp_path: Path, header: bo
     assert (caught.value.row, caught.value.column) == (5, "low")
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_header_may_be_quoted(bars: Bars, tmp_path: Path, mark: str) -> None:
+    header, _, rows = archive_text(bars, header=True).partition("\n")
+    path = tmp_path / "BTCUSDT-1m-x.csv"
+    path.write_text(mark + ", ".join(f'"{name}"' for name in header.split(",")) + "\r\n" + rows, newline="")
+    assert read_file(path, strict=True).tobytes() == bars.tobytes()
+
+
 def test_columns_of_no_kline_are_refused_when_asked(bars: Bars, tmp_path: Path) -> None:
     values = columns(bars)
     path = write_parquet(tmp_path / "BTCUSDT-1m-x.parquet", {**values, "taker_buy": values["taker_buy_base"]})
