@@ -102,8 +102,8 @@ def show_report(report: Report, console: Console) -> None:
     if failures := _failures_table(report):
         console.print(failures)
     for note in notes(report):
-        console.print(note, markup=False, highlight=False)
-    console.print(verdict(report), style="bold", markup=False, highlight=False)
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    console.print(verdict(report), style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
 def _series_table(report: Report) -> Table:
