@@ -440,9 +440,7 @@ async def test_on_an_exchange_whose_time_is_behind_its_own_it_waits_until_that_h
 
 
 @pytest.mark.parametrize("damage", ["removed", "corrupt"])
-async def test_without_a_readable_state_the_journal_says_which_positions_were_open(
-    tmp_path: Path, damage: str
-) -> None:
+async def test_without_a_readable_state_the_journal_says_which_positions_were_open(tmp_path: Path, damage: str) -> None:
     cached_bundle(tmp_path / "state")
     async with simulated(stepped=True) as simulator:
         settings = load(worker_environment(tmp_path, simulator.url))
