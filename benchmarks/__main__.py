@@ -10,6 +10,7 @@ NAMES = (
     "incremental_cache",
     "features_asset",
     "inference",
+    "dynamic_features",
     "journal_commit",
     "state_store",
     "bundle_swap",
