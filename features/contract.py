@@ -5,7 +5,7 @@
 | rule | what holds |
 |---|---|
 | `documented` | its module's table has a line for it with formula, unit, range, warm-up and source (– for none) |
-| `memory` | the state has a fixed size, under `MOST_STATE_BYTES` per series, and holds finite numbers only |
+| `memory` | the state has a fixed size, under `MOST_STATE_BYTES` per series, and holds no NaN, which nothing would clear |
 | `warm_up` | NaN exactly until the feature's own warm-up |
 | `finite` | when warm: finite, or NaN where `Feature.nan` admits it; never infinite, not NaN throughout |
 | `in_range` | when warm: from `Feature.low` to `Feature.high` |
@@ -38,8 +38,8 @@ MOST_STATE_BYTES = 32 * 1024
 SCALE = 1024.0
 """A power of two, so that products and sums scale without rounding."""
 
-HEADERS = ("formula", "unit", "range", "warm-up", "source")
-"""The columns beside the name in the table of a family's module."""
+HEADERS = ("formula", "unit", "range", "warm-up")
+"""The columns beside the name in the table of a family's module, and `source` unless a paragraph tells it for all."""
 
 Rows = NDArray[np.float32]
 
@@ -178,11 +178,12 @@ def _documented(evidence: Evidence, column: int) -> Iterator[str]:
     if feature.warmup < 1 or feature.version < 1 or not feature.scale > 0:
         yield "warm-up, version and scale are positive"
     module = family.step.__module__
-    line = documented_names(sys.modules[module].__doc__ or "").get(feature.name)
+    docstring = sys.modules[module].__doc__ or ""
+    line = documented_names(docstring).get(feature.name)
     if line is None:
         yield f"the docstring of {module} has no line for it"
         return
-    for header in HEADERS:
+    for header in (*HEADERS, *(() if "\nSource: " in docstring else ("source",))):
         if not line.get(header):
             yield f"its line in the docstring of {module} has no {header}"
     if line.get("warm-up", "").isdigit() and int(line["warm-up"]) != feature.warmup:
@@ -293,9 +294,8 @@ def memory(evidence: Evidence) -> list[Breach]:
     if state.nbytes >= MOST_STATE_BYTES or state.shape != (spec.state_size,):
         found.append(Breach("memory", "", f"a series takes {state.nbytes} bytes, {MOST_STATE_BYTES} are too many"))
     for user, start, stop in spec.layout():
-        if not np.isfinite(state[start:stop]).all():
-            reason = f"{user.name} keeps {int((~np.isfinite(state[start:stop])).sum())} numbers that are not finite"
-            found.append(Breach("memory", "", reason))
+        if np.isnan(state[start:stop]).any():
+            found.append(Breach("memory", "", f"{user.name} keeps NaN, {int(np.isnan(state[start:stop]).sum())} times"))
     return found
 
 

@@ -12,6 +12,8 @@
 
 The true range is the range widened to the previous close. A bar without range has shape 0, 0, 0, and
 one without true range gap 0.
+
+Source: the arithmetic of a candlestick; the moves are those of the window that models see.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Events: bars at which enough has happened to look closer.
 
-| feature | formula | range | warm-up | source |
-|---|---|---|---|---|
-| `cusum_event` | +1, -1 or 0: a cumulated move passes the threshold | -1, 0, 1 | 232 | Page; López de Prado 2.5.2 |
+| feature | formula | unit | range | warm-up | source |
+|---|---|---|---|---|---|
+| `cusum_event` | +1, -1 or 0: a cumulated move passes the threshold | – | -1, 0, 1 | 232 | Page; López de Prado 2.5.2 |
 
 The upper sum takes each bar's move in ATR and never falls below 0, the lower mirrors it. The bar at
 which one passes ±threshold is an event of that sign, and both start again at 0. Both also start again

@@ -1,10 +1,10 @@
 """Order blocks: the last opposite candle before the impulse that broke structure.
 
-| feature (`bullish_order_block_`..., `bearish_`...) | formula | unit | range | warm-up |
-|---|---|---|---|---|
-| `distance` | (close - midpoint) / ATR14 of the nearest active block; bearish (midpoint - close) | ATR | ±100 | 289 |
-| `age` | bars since the break that confirmed it | bars | 0..159 | 289 |
-| `mitigated` | 1 if price has come back into it since, else 0 | – | 0, 1 | 289 |
+| feature | formula | unit | range | warm-up | source |
+|---|---|---|---|---|---|
+| `{bullish,bearish}_order_block_distance` | (close - midpoint) / ATR14 of the nearest active block; bearish negated | ATR | ±100 | 289 | ICT |
+| `{bullish,bearish}_order_block_age` | bars since the break that confirmed it | bars | 0..159 | 289 | ICT |
+| `{bullish,bearish}_order_block_mitigated` | 1 if price has come back into it since, else 0 | – | 0, 1 | 289 | ICT |
 
 All three are NaN while there is no active block of that side.
 
