@@ -124,7 +124,7 @@ def label_history(
     dropped = {OUTCOME[code]: int((positions["outcome"] == code).sum()) for code in (VOID, UNKNOWN, OPEN)}
     labels = _labels(positions[ended])
     labels["row"], labels["kind"] = rows[ended], chosen.kind[ended]
-    labels["quality"] = quality(history.decision[labels["row"]], labels["direction"], history.spec)
+    labels["quality"] = quality(history.decision[labels["row"]], labels["direction"], history.spec, plan)
     labels["uniqueness"] = uniqueness(labels["symbol"], labels["opened_at"], labels["known_at"])
     labels["weight"] = sample_weight(labels["quality"], labels["uniqueness"], labels["known_at"], half_life_days)
     return LabelTable(history.symbols, labels, dropped)

@@ -128,7 +128,8 @@ def decide(
     counts["ranging"] = int(every.index.size - found.index.size)
     if not found.index.size:
         return Decided((), counts)
-    scored = _score(wave, found, regimes, spec, predictor, settings)
+    plan = settings.plan or bundle_plan(predictor)
+    scored = _score(wave, found, regimes, spec, predictor, settings, plan)
     proposals = scored.proposals
     choice = strategy(settings.strategy_mode)(proposals)
     fine = proposals.quality[choice.chosen] >= np.float32(settings.min_quality)
@@ -144,7 +145,6 @@ def decide(
         "occupied": int((fine & sure & ~room).sum()),
     }
     taken = np.flatnonzero(fine & sure & room)
-    plan = settings.plan or bundle_plan(predictor)
     about = {
         "strategy": settings.strategy_mode,
         "bundle": str(predictor.manifest.bundle_version),
@@ -170,12 +170,13 @@ def _score(
     spec: DecisionSpec,
     predictor: PredictorLike,
     settings: EngineSettings,
+    plan: TradePlan,
 ) -> _Scored:
     """All candidates with their scores. Only lines with a candidate are predicted."""
     lines, row = np.unique(found.index, return_inverse=True)
     row = row.astype(np.int64)
     decision = wave.decision[lines]
-    score = quality(decision[row], found.direction, spec)
+    score = quality(decision[row], found.direction, spec, plan)
     prediction = predictor.predict(
         decision,
         wave.windows[lines],

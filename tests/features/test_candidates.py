@@ -6,20 +6,15 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from features import DECISION_SPEC
 from features import candidates as candidates_module
-from features import quality as quality_module
 from features import rules as rules_module
 from features.candidates import EVENT, RULE, candidates
 from features.history import DecisionHistory, decision_history
-from features.quality import dimensions, quality
 from features.rules import rule_signal
 from tests.features.series import make_market
-from tests.features.steady import steady
 
 WIDTH = len(DECISION_SPEC.names)
 
@@ -89,43 +84,6 @@ class TestCandidates:
         assert candidates(rows()).index.size == 0
 
 
-class TestQuality:
-    def test_the_best_and_the_worst(self) -> None:
-        best = {f"{timeframe}.ema_21_slope": 0.2 for timeframe in DECISION_SPEC.timeframes}
-        best |= {"5m.volume_zscore": 3.0, "5m.atr_14_fraction": 0.01, "5m.swing_high_distance": 4.0}
-        worst = {name: -value for name, value in best.items()} | {"5m.swing_high_distance": 0.0}
-        direction = np.array([1, 1], dtype=np.int8)
-        assert quality(rows(best, worst), direction).tolist() == [1.0, 0.0]
-
-    def test_each_dimension_has_its_meaning(self) -> None:
-        row = {"5m.ema_21_slope": 0.2, "15m.ema_21_slope": -0.2, "1h.ema_21_slope": np.nan}
-        row |= {"5m.volume_zscore": 0.5, "5m.atr_14_fraction": 0.0012, "5m.swing_high_distance": 1.5}
-        row |= {"5m.swing_low_distance": -0.1}
-        found = dimensions(rows(row, row), np.array([1, -1], dtype=np.int8))
-        assert found["alignment"].tolist() == pytest.approx([0.5, 0.5])
-        assert found["volume"].tolist() == pytest.approx([0.5, 0.5])
-        assert found["volatility"].tolist() == pytest.approx([0.5 / 3.5] * 2)
-        # The swing low has been passed: it does not stand in the way of a short.
-        assert found["room"].tolist() == pytest.approx([0.5, 1.0])
-
-    def test_what_is_unknown_is_neutral(self) -> None:
-        unknown = np.full((2, WIDTH), np.nan, dtype=np.float32)
-        assert quality(unknown, np.array([1, -1], dtype=np.int8)).tolist() == [0.5, 0.5]
-
-    @steady
-    @given(st.integers(0, 2**32), st.integers(0, 40))
-    def test_it_lies_between_0_and_1_however_the_batch_is_split(self, seed: int, cut: int) -> None:
-        random = np.random.default_rng(seed)
-        decision = random.normal(0, 2, (40, WIDTH)).astype(np.float32)
-        decision[random.random(decision.shape) < 0.1] = np.nan
-        direction = random.choice([-1, 1], 40).astype(np.int8)
-        whole = quality(decision, direction)
-        assert whole.dtype == np.float32
-        assert ((whole >= 0) & (whole <= 1)).all()
-        parts = [quality(decision[part], direction[part]) for part in (slice(0, cut), slice(cut, 40))]
-        assert np.concatenate(parts).tobytes() == whole.tobytes()
-
-
 def digest(*arrays: NDArray[np.generic]) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
@@ -150,9 +108,3 @@ class TestVersions:
         found = candidates(history.decision, ready=history.ready)
         assert [int((found.kind == kind).sum()) for kind in (RULE, EVENT)] == [75, 588]
         assert (candidates_module.VERSION, digest(found.index, found.direction, found.kind)) == (1, "edd6d9e80f783dfd")
-
-    def test_the_qualities_are_those_of_their_version(self, history: DecisionHistory) -> None:
-        # Of every row, warm or not: what is unknown is part of the rule.
-        both = [quality(history.decision, np.full(len(history), side, dtype=np.int8)) for side in (1, -1)]
-        assert all(np.unique(each).size > 3000 for each in both)
-        assert (quality_module.VERSION, digest(*both)) == (1, "a5dc2a590fba0f54")
