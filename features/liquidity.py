@@ -17,10 +17,13 @@ are none or where it is nearer by more than half an ATR. Its score is the mean o
 **A plain level** lies at the last swing low; its score is how near to the low of the last 48 bars price stands
 (1 - `range_position_48`).
 
-**A hunt** is a trade against the stops that rest in a pool of structure, in the sense of ICT: sell-side liquidity below
-is taken and price turns up, so the direction is long; buy-side liquidity above, short. It is considered at the close
-that has the pool within `tolerance` (a fraction of price) and the score at least `threshold`, when either the bar came
-there from further away (the pool is about to be swept), or it swept that side's lows and closed back above them.
+**A hunt** is a trade at a pool of structure that the close has within `tolerance` (a fraction of price) and whose score
+is at least `threshold`. For a pool below (above is the mirror image):
+
+- *About to be swept*: the bar came there from further away than that. Price is drawn to the stops, so the trade goes
+  with it into them: short.
+- *Swept*: the bar took that side's lows and closed back above them. The stops are gone, and whoever wanted them has
+  bought: long, as ICT has it. A bar that is both counts as this.
 
 Everything is plain arithmetic on each row by itself, so history and live agree and a batch can be split anyhow.
 """
@@ -134,28 +137,27 @@ def levels(
 def hunts(
     decision: NDArray[np.float32], spec: DecisionSpec, hunting: HuntSettings, reach: Reach | None = None
 ) -> NDArray[np.bool_]:
-    """Which rows [k, 2] have a pool to hunt, long (the pool below) and short (the pool above)."""
-    found = levels(decision, spec, hunting, reach)
-    return np.stack(
-        [_hunted(decision, spec, hunting, pools, side) for pools, side in zip(found, (1.0, -1.0), strict=True)], axis=1
-    )
-
-
-def _hunted(
-    decision: NDArray[np.float32], spec: DecisionSpec, hunting: HuntSettings, pools: Pools, side: float
-) -> NDArray[np.bool_]:
-    """Rows at which the pools of one side are hunted; `side` 1 below, -1 above."""
+    """Which rows [k, 2] have a pool to hunt, long and short."""
     if not _has_structure(spec):
-        return np.zeros(len(decision), dtype=np.bool_)
+        return np.zeros((len(decision), 2), dtype=np.bool_)
+    found = levels(decision, spec, hunting, reach)
+    coming_below, swept_below = _at_pool(decision, spec, hunting, found.below, 1.0)
+    coming_above, swept_above = _at_pool(decision, spec, hunting, found.above, -1.0)
+    return np.stack([coming_above | swept_below, coming_below | swept_above], axis=1)
+
+
+def _at_pool(
+    decision: NDArray[np.float32], spec: DecisionSpec, hunting: HuntSettings, pools: Pools, side: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rows that come for the pool of one side (`side` 1 below, -1 above), and rows that have swept it."""
     column = _reader(decision, spec)
     atr, move = column("atr_14_fraction"), np.float32(side) * column("bar_close_move")
     tolerance = np.float32(hunting.tolerance)
     with np.errstate(invalid="ignore"):
-        near = pools.distance * atr <= tolerance
+        near = (pools.distance * atr <= tolerance) & (pools.score >= np.float32(hunting.threshold))
         came = (pools.distance - move) * atr > tolerance
         swept = column("sweep") == np.float32(side)
-        good = pools.score >= np.float32(hunting.threshold)
-    return np.asarray((pools.source == STRUCTURE) & near & good & (came | swept))
+    return np.asarray(near & came & ~swept), np.asarray(near & swept)
 
 
 def _has_structure(spec: DecisionSpec) -> bool:

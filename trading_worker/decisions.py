@@ -153,9 +153,7 @@ def decide(
     }
     ordered = taken[np.argsort(rows[taken], kind="stable")]
     lines = scored.lines[proposals.row[choice.chosen[ordered]]]
-    beside = optional_modules.beside_signals(
-        wave, lines, proposals.direction[choice.chosen[ordered]], regimes, spec, settings
-    )
+    beside = optional_modules.beside_signals(wave, lines, regimes, spec, settings)
     signals = tuple(
         _signal(wave, scored, int(choice.chosen[at]), float(choice.confidence[at]), symbols, plan, about | more)
         for at, more in zip(ordered, beside, strict=True)

@@ -166,12 +166,13 @@ class Signal(Event, frozen=True, kw_only=True):
     regime_probability: float | None = None
     """Of a predicted one, an hour ahead."""
     pool_source: str = "none"
-    """What the pool behind the trade (below a long, above a short) is read from: `structure`, `range` or `none`."""
-    pool_score: float | None = None
-    """Of that pool, 0 to 1."""
+    """What the pools of liquidity are read from: `structure`, `range` or `none`."""
     pool_below: float | None = None
-    """Price of the next pool of liquidity below; None where there is none."""
+    """Price of the next one below; None where there is none."""
     pool_above: float | None = None
+    pool_below_score: float | None = None
+    """How good it looks, 0 to 1."""
+    pool_above_score: float | None = None
 
 
 class PositionOpened(Event, frozen=True, kw_only=True):

@@ -55,7 +55,6 @@ def without_trends_in_a_range(found: Candidates, on: Regimes) -> Candidates:
 def beside_signals(
     wave: DecisionWave,
     lines: NDArray[np.int64],
-    direction: NDArray[np.int8],
     on: Regimes,
     spec: DecisionSpec,
     settings: EngineSettings,
@@ -63,25 +62,24 @@ def beside_signals(
     """What the signals at the `lines` of a wave say of regime and pools: fields of `events.Signal`."""
     found = levels(wave.decision[lines], spec, settings.hunting)
     return [
-        _beside(on, int(line), found, place, float(wave.close[line]), float(wave.atr[line]), int(direction[place]))
+        _beside(on, int(line), found, place, float(wave.close[line]), float(wave.atr[line]))
         for place, line in enumerate(lines)
     ]
 
 
-def _beside(
-    on: Regimes, line: int, found: Levels, place: int, close: float, atr: float, direction: int
-) -> dict[str, Any]:
+def _beside(on: Regimes, line: int, found: Levels, place: int, close: float, atr: float) -> dict[str, Any]:
     """Of one signal, at `line` of the wave and `place` of the levels found."""
     state, probability = int(on.state[line]), float(on.probability[line])
-    behind = found.below if direction > 0 else found.above
+    source = max(int(pools.source[place]) for pools in found)
     return {
         "regime": None if state == UNKNOWN else state,
         "regime_source": on.source(line),
         "regime_probability": _known(probability),
-        "pool_source": SOURCE[int(behind.source[place])],
-        "pool_score": _known(float(behind.score[place])),
+        "pool_source": SOURCE[source],
         "pool_below": _known(close - float(found.below.distance[place]) * atr),
         "pool_above": _known(close + float(found.above.distance[place]) * atr),
+        "pool_below_score": _known(float(found.below.score[place])),
+        "pool_above_score": _known(float(found.above.score[place])),
     }
 
 

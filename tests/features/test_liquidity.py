@@ -164,8 +164,12 @@ class TestPlainLevels:
 class TestHunts:
     """The pool of `below()` is 0.002 of the price away; its score is 0.625."""
 
-    def test_a_bar_that_comes_near_a_good_pool_hunts_it_against_the_stops(self) -> None:
-        assert hunts(rows(below(), mirrored(below())), SPEC, HUNTING).tolist() == [[True, False], [False, True]]
+    def test_a_bar_that_comes_for_a_good_pool_goes_on_into_it(self) -> None:
+        assert hunts(rows(below(), mirrored(below())), SPEC, HUNTING).tolist() == [[False, True], [True, False]]
+
+    def test_once_it_is_swept_the_trade_turns_round(self) -> None:
+        swept = below(sweep=1.0)
+        assert hunts(rows(swept, mirrored(swept)), SPEC, HUNTING).tolist() == [[True, False], [False, True]]
 
     @pytest.mark.parametrize(
         "change",
@@ -205,15 +209,12 @@ class TestHunts:
 
 class TestCandidates:
     def test_a_rule_signal_comes_before_a_hunt_and_a_hunt_before_an_event(self) -> None:
-        event = {"cusum_event": 1.0}
-        given = rows(below(), below(**event), below() | RULE_LONG | event, RULE_SHORT | below(), REST)
-        # The rule's bar turned up: a sweep is what makes it a hunt, too.
-        given[2, SPEC.index("5m.sweep")] = 1.0
-        given[3, SPEC.index("5m.bar_close_move")] = -1.0
+        event, swept = {"cusum_event": 1.0}, {"sweep": 1.0}
+        given = rows(below(), below(**event), below(**swept) | RULE_LONG | event, below(**swept) | RULE_SHORT, REST)
         found = candidates(given, SPEC, hunting=HUNTING)
         assert found.index.tolist() == [0, 1, 1, 2, 2, 3, 3]
-        assert found.direction.tolist() == [1, 1, -1, 1, -1, 1, -1]
-        assert found.kind.tolist() == [HUNT, HUNT, EVENT, RULE, EVENT, HUNT, RULE]
+        assert found.direction.tolist() == [-1, 1, -1, 1, -1, 1, -1]
+        assert found.kind.tolist() == [HUNT, EVENT, HUNT, RULE, EVENT, HUNT, RULE]
 
     def test_rows_that_are_not_ready_are_left_out(self) -> None:
         found = candidates(rows(below(), below()), SPEC, np.array([True, False]), HUNTING)

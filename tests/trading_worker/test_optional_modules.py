@@ -151,16 +151,16 @@ class TestHunting:
         found = decided(wave(AT_POOL, RULE_LONG), Bundle(), OFF)
         assert [signal.kind for signal in found.signals] == [RULE]
         signal = found.signals[0]
-        assert (signal.pool_source, signal.pool_score) == ("range", 0.75)
+        assert (signal.pool_source, signal.pool_below_score, signal.pool_above_score) == ("range", 0.75, 0.25)
         assert (signal.pool_below, signal.pool_above) == (pytest.approx(99.6), pytest.approx(100.8))
 
-    def test_on_a_pool_is_hunted_against_the_stops(self) -> None:
-        found = decided(wave(AT_POOL, mirrored(AT_POOL)), Bundle(), HUNTS)
+    def test_on_a_pool_is_hunted(self) -> None:
+        found = decided(wave(mirrored(AT_POOL), AT_POOL), Bundle(), HUNTS)
         assert [(signal.kind, signal.direction) for signal in found.signals] == [(HUNT, 1), (HUNT, -1)]
         long, short = found.signals
-        assert (long.pool_source, long.pool_score) == ("structure", pytest.approx(0.625))
-        assert long.pool_below == pytest.approx(99.8)
-        assert short.pool_above == pytest.approx(100.2)
+        assert (long.pool_source, long.pool_above_score) == ("structure", pytest.approx(0.625))
+        assert long.pool_above == pytest.approx(100.2)
+        assert short.pool_below == pytest.approx(99.8)
         assert long.stop < long.reference < long.target
 
     @pytest.mark.parametrize("strategy", ["ict", "self_learning", "hybrid"])
@@ -169,9 +169,9 @@ class TestHunting:
         assert [signal.kind for signal in found.signals] == [HUNT]
 
     def test_the_rules_overrule_a_hunt_in_the_hybrid_strategy_only(self) -> None:
-        given = wave(
-            AT_POOL | {name: -value for name, value in RULE_LONG.items()} | {"15m.adx_14": 25.0, "rsi_14": 52.0}
-        )
+        rule_short = {name: -value for name, value in RULE_LONG.items()}
+        rule_short |= {"15m.adx_14": 25.0, "5m.rsi_14": 52.0}
+        given = wave(AT_POOL | {"sweep": 1.0} | rule_short)
         kinds = {
             name: [signal.kind for signal in decided(given, Bundle(), replace(HUNTS, strategy_mode=name)).signals]
             for name in ("ict", "self_learning", "hybrid")
