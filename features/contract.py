@@ -5,7 +5,7 @@
 | rule | what holds |
 |---|---|
 | `documented` | its module's table has a line for it with formula, unit, range, warm-up and source (– for none) |
-| `memory` | the state has a fixed size, under `MOST_STATE_BYTES` per series, and holds no NaN, which nothing would clear |
+| `memory` | the state has a fixed size, under `MOST_STATE_BYTES` per series, and holds no NaN, as that would stay |
 | `warm_up` | NaN exactly until the feature's own warm-up |
 | `finite` | when warm: finite, or NaN where `Feature.nan` admits it; never infinite, not NaN throughout |
 | `in_range` | when warm: from `Feature.low` to `Feature.high` |

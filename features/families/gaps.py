@@ -1,10 +1,10 @@
 """Fair-value gaps: prices that a move left behind without trading them on both sides.
 
-| feature | formula | unit | range | warm-up | source |
-|---|---|---|---|---|---|
-| `{bullish,bearish}_gap_distance` | (close - middle) / ATR14 of the nearest open gap; bearish negated | ATR | ±100 | 268 | ICT |
-| `{bullish,bearish}_gap_size` | (top - bottom) / ATR14 of that gap | ATR | 0..100 | 268 | ICT |
-| `{bullish,bearish}_gap_filled` | the part of it that price has traded back through since | fraction | 0..1 | 268 | ICT |
+| feature | formula | unit | range | warm-up |
+|---|---|---|---|---|
+| `{bullish,bearish}_gap_distance` | (close - middle) / ATR14 of the nearest gap; bearish negated | ATR | ±100 | 268 |
+| `{bullish,bearish}_gap_size` | (top - bottom) / ATR14 of that gap | ATR | 0..100 | 268 |
+| `{bullish,bearish}_gap_filled` | the part of it that price has traded back through since | fraction | 0..1 | 268 |
 
 All three are NaN while there is no open gap of that side.
 

@@ -1,10 +1,10 @@
 """Order blocks: the last opposite candle before the impulse that broke structure.
 
-| feature | formula | unit | range | warm-up | source |
-|---|---|---|---|---|---|
-| `{bullish,bearish}_order_block_distance` | (close - midpoint) / ATR14 of the nearest active block; bearish negated | ATR | ±100 | 289 | ICT |
-| `{bullish,bearish}_order_block_age` | bars since the break that confirmed it | bars | 0..159 | 289 | ICT |
-| `{bullish,bearish}_order_block_mitigated` | 1 if price has come back into it since, else 0 | – | 0, 1 | 289 | ICT |
+| feature | formula | unit | range | warm-up |
+|---|---|---|---|---|
+| `{bullish,bearish}_order_block_distance` | (close - midpoint) / ATR14 of the nearest; bearish negated | ATR | ±100 | 289 |
+| `{bullish,bearish}_order_block_age` | bars since the break that confirmed it | bars | 0..159 | 289 |
+| `{bullish,bearish}_order_block_mitigated` | 1 if price has come back into it since, else 0 | – | 0, 1 | 289 |
 
 All three are NaN while there is no active block of that side.
 
