@@ -2,7 +2,7 @@
 
 | feature | formula | unit | range | warm-up |
 |---|---|---|---|---|
-| `{bullish,bearish}_order_block_distance` | (close - midpoint) / ATR14 of the nearest; bearish negated | ATR | ±100 | 289 |
+| `{bullish,bearish}_order_block_distance` | (close - midpoint) / ATR14; bearish negated | ATR | ±100 | 289 |
 | `{bullish,bearish}_order_block_age` | bars since the break that confirmed it | bars | 0..159 | 289 |
 | `{bullish,bearish}_order_block_mitigated` | 1 if price has come back into it since, else 0 | – | 0, 1 | 289 |
 
