@@ -54,8 +54,12 @@ def step(state, bar, out, row):
     if not possible:
         out[:] = np.nan
         return
-    if open_time - state[1] > {longest} * interval:
+    since = open_time - int(state[1])
+    if state[0] == 0.0 or since > {longest} * interval:
+        missing = since // interval - 1 if state[0] > 0.0 else 0
         state[:] = 0.0
+        state[2] = open_time
+        state[3] = missing
     count = max(int(state[0]), 0) + 1
     state[0] = count
     state[1] = open_time

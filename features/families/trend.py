@@ -139,7 +139,9 @@ def returns(state: Slice, out: Slice, close: float, change: float, count: int) -
 
 ATR_WARMUP = wilder_warmup(14)
 """160: every distance in ATR needs the ATR warm; the averages up to 21 have forgotten sooner (145)."""
-SLOW_WARMUP = {50: 320, 200: 1200}
+WAITED_FOR = 320
+"""Bars of warm-up that a ready row waits for; what remembers longer it does without."""
+SLOW_WARMUP = {50: WAITED_FOR, 200: 1200}
 """An average over n bars forgets as (1 - 2/(n+1))^bars what it began away from its place: 20 ATR and more."""
 MACD_WARMUP = ema_warmup(26) + 20
 """200: as the slower average (180), which matters more the smaller their difference is."""
@@ -152,7 +154,9 @@ ADX_WARMUP = wilder_warmup(14) + 60
 
 
 def _in_atr(name: str, warmup: int, formula: str, unit: str, scale: float, version: int, source: str = "") -> Feature:
-    return Feature(name, warmup, formula, unit, -100.0, 100.0, scale, version, source=source)
+    return Feature(
+        name, warmup, formula, unit, -100.0, 100.0, scale, version, required=warmup <= WAITED_FOR, source=source
+    )
 
 
 def _distance(span: int, scale: float, version: int) -> Feature:
