@@ -30,13 +30,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from features.families.regime import RANGING, REGIMES, TRENDING, VOLATILE
 from features.kernels_cache import njit
 
-RANGING, TRENDING, VOLATILE = 0, 1, 2
-"""Values of the column `regime`."""
-
-REGIMES = ("ranging", "trending", "volatile")
-"""Their names."""
+__all__ = [
+    "HORIZON_MS",
+    "INPUTS",
+    "RANGING",
+    "REGIMES",
+    "STATES",
+    "TRENDING",
+    "VOLATILE",
+    "regime_inputs",
+    "regime_states",
+]
 
 HORIZON_MS = 3_600_000
 """How far ahead the regime to come is: an hour, about as long as a regime lasts and shorter than a trade may."""
