@@ -138,30 +138,38 @@ def _limited(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def notes(report: Report) -> Iterator[str]:
-    """One line for each thing that was not checked or that a reader should know, the gravest first."""
+def notes(report: Report) -> list[str]:
+    """What was not checked and what a reader should know, one line each; what holds for several series is said once."""
+    said: dict[str, list[str]] = {}
     for series in report.series:
-        checked, name = series.checked, f"{series.symbol} {series.timeframe}"
-        if checked.short:
-            needed = max(checked.short.values())
-            yield (
-                f"{name}: too few bars for {_limited(list(checked.short))}: {needed:,} without a long gap "
-                f"are needed (warm-up and {WARM_BARS} more), there are {checked.stretch:,}"
-            )
-        if nothing := nothing_measured(checked):
-            yield f"{name}: never anything to measure for {_limited(nothing)}: take a longer recording"
-        if without := [feature for feature in checked.unmeasured if feature not in nothing]:
-            lacking = ", ".join(checked.lacking)
-            yield f"{name}: the klines have no {lacking}, so these are NaN by rule: {_limited(without)}"
-        for missing, start, stop in checked.gaps[:MOST_GAPS]:
-            yield (
-                f"{name}: {missing:,} bars are missing from {utc(start)} to {utc(stop)}, {report.spec.max_gap} are "
-                "bridged: a new origin, every feature is NaN there until it is warm again"
-            )
-        if len(checked.gaps) > MOST_GAPS:
-            yield f"{name}: and {len(checked.gaps) - MOST_GAPS:,} more such gaps; --json lists all"
+        for note in _notes_of(series, report.spec):
+            said.setdefault(note, []).append(f"{series.symbol} {series.timeframe}")
+    lines = [f"{_limited(names, 4)}: {note}" for note, names in said.items()]
     if not report.control_caught:
-        yield "the positive control, a feature that reads one bar ahead, was not caught: these proofs prove nothing"
+        lines.append("a feature that reads one bar ahead was not caught: these proofs prove nothing")
+    return lines
+
+
+def _notes_of(series: Series, spec: FeatureSpec) -> Iterator[str]:
+    """The notes on one series, the gravest first."""
+    checked = series.checked
+    if checked.short:
+        yield (
+            f"too few bars for {_limited(list(checked.short))}: {max(checked.short.values()):,} without a long gap are "
+            f"needed (warm-up and {WARM_BARS} more), there are {checked.stretch:,}"
+        )
+    if nothing := nothing_measured(checked):
+        yield f"never anything to measure for {_limited(nothing)}: take a longer recording"
+    if without := [feature for feature in checked.unmeasured if feature not in nothing]:
+        lacking = ", ".join(checked.lacking)
+        yield f"the klines have no {lacking}, so these are NaN by rule: {_limited(without)}"
+    for missing, start, stop in checked.gaps[:MOST_GAPS]:
+        yield (
+            f"{missing:,} bars are missing from {utc(start)} to {utc(stop)}, {spec.max_gap} are bridged: a new origin, "
+            "every feature is NaN there until it is warm again"
+        )
+    if len(checked.gaps) > MOST_GAPS:
+        yield f"and {len(checked.gaps) - MOST_GAPS:,} more such gaps; --json lists all"
 
 
 def verdict(report: Report) -> str:
@@ -219,5 +227,5 @@ def report_json(report: Report) -> dict[str, Any]:
         "features": len(report.spec.names),
         "control_caught": report.control_caught,
         "series": [_series_json(series) for series in report.series],
-        "notes": list(notes(report)),
+        "notes": notes(report),
     }

@@ -134,7 +134,7 @@ def _break(state: NDArray[np.float64], out: NDArray[np.float64], close: float, t
     out[3] = np.inf
     state[0] = np.nan if np.isnan(state[0]) or np.isnan(taker_buy_base) else 1.0
     out[4] = state[0]
-    state[1] = -np.inf
+    state[1] = np.nan
 
 
 def _feature(name: str, *, nan: bool = False) -> Feature:
