@@ -8,7 +8,7 @@ composition passes it in:
 - the bar: `open_time`, `interval` (ms), `open_`, `high`, `low`, `close`, `volume`, `quote_volume`,
   `trades`, `taker_buy_base`, `taker_buy_quote`;
 - `count`: bars since the series' origin, this one included;
-- a `Shared` intermediate by its name (`atr`, `closes`, ...), computed once per bar for all who ask;
+- a `Shared` intermediate by its name (`atr`, `highs`, ...), computed once per bar for all who ask;
 - one of the family's own `parameters`, as a literal.
 """
 

@@ -1,14 +1,12 @@
 """Small compiled helpers of the families, and how long a recurrence remembers.
 
-Division by zero has a declared value everywhere: `ratio` and `in_atr` give 0 when there is nothing
-to divide by (a flat market, no volume), so that a feature is finite or NaN by rule, never by accident.
+Division by zero has a declared value everywhere: `ratio` gives 0 when there is nothing to divide
+by, and so does `in_unit` (a flat market, no volume), so that a feature is finite or NaN by rule, never by accident.
 """
 
 from __future__ import annotations
 
 import math
-
-from numpy.typing import NDArray
 
 from features.kernels_cache import njit_inlined
 
@@ -52,12 +50,6 @@ def clip(value: float, limit: float) -> float:
 
 
 @njit_inlined
-def in_atr(distance: float, atr: float) -> float:
-    """A price difference in ATR, within ±LIMIT; 0 when the ATR is 0."""
-    return clip(ratio(distance, atr), LIMIT)
-
-
-@njit_inlined
 def in_unit(distance: float, per_unit: float) -> float:
     """A price difference in units of which `per_unit` is the reciprocal (0: there is no unit), within ±LIMIT."""
     return clip(distance * per_unit, LIMIT)
@@ -67,48 +59,3 @@ def in_unit(distance: float, per_unit: float) -> float:
 def ema_next(value: float, previous: float, span: int) -> float:
     """The exponential average moved on by one value. It starts as the first value."""
     return previous + (2.0 / (span + 1.0)) * (value - previous)
-
-
-@njit_inlined
-def wilder_next(value: float, previous: float, period: int, count: int) -> float:
-    """Wilder's average after its `count`-th value: the mean of the first `period`, then 1/period for each."""
-    return previous + (value - previous) / min(count, period)
-
-
-@njit_inlined
-def mean_of(window: NDArray, start: int) -> float:  # type: ignore[type-arg]
-    """The mean of window[start:]. Four sums side by side: one alone would wait for itself at every addition."""
-    a = b = c = d = 0.0
-    size = window.size - start
-    i = start
-    for _ in range(size // 4):
-        a += window[i]
-        b += window[i + 1]
-        c += window[i + 2]
-        d += window[i + 3]
-        i += 4
-    while i < window.size:
-        a += window[i]
-        i += 1
-    return ((a + b) + (c + d)) / size
-
-
-@njit_inlined
-def deviation_of(window: NDArray, start: int, mean: float) -> float:  # type: ignore[type-arg]
-    """The population standard deviation of window[start:] around its mean; rounding noise counts as 0."""
-    a = b = c = d = 0.0
-    size = window.size - start
-    i = start
-    for _ in range(size // 4):
-        a += (window[i] - mean) ** 2
-        b += (window[i + 1] - mean) ** 2
-        c += (window[i + 2] - mean) ** 2
-        d += (window[i + 3] - mean) ** 2
-        i += 4
-    while i < window.size:
-        a += (window[i] - mean) ** 2
-        i += 1
-    deviation = math.sqrt(((a + b) + (c + d)) / size)
-    if deviation <= NEGLIGIBLE * abs(mean):
-        return 0.0
-    return deviation

@@ -9,8 +9,7 @@
 | `atr` | Wilder's average true range over 14 bars; the first bar's range until there is a true range |
 | `per_atr` | 1 / atr; 0 while the ATR is no more than rounding (1e-12) of the close, so nothing is measured in it |
 | `close_spread` | of the last 20 closes: mean, sum of squared deviations, sum of deviations times time |
-| `highs`, `lows`, `closes`, `volumes` | those of the last `HISTORY` bars, oldest first, this one last |
-| `ranges`, `typicals` | high - low and (high + low + close) / 3 of the same bars |
+| `highs`, `lows` | those of the last `HISTORY` bars, oldest first, this one last |
 
 A window is kept twice, one copy behind the other, so that its last `HISTORY` values always lie side
 by side in order; before the origin they are 0. What is asked of a window costs its length each bar:
@@ -124,30 +123,6 @@ def lows(state: Slice, low: float, count: int) -> int:
     return push(state, low, count)
 
 
-@njit_inlined
-def closes(state: Slice, close: float, count: int) -> int:
-    """The window of closes."""
-    return push(state, close, count)
-
-
-@njit_inlined
-def ranges(state: Slice, high: float, low: float, count: int) -> int:
-    """The window of high - low."""
-    return push(state, high - low, count)
-
-
-@njit_inlined
-def typicals(state: Slice, high: float, low: float, close: float, count: int) -> int:
-    """The window of typical prices."""
-    return push(state, (high + low + close) / 3.0, count)
-
-
-@njit_inlined
-def volumes(state: Slice, volume: float, count: int) -> int:
-    """The window of volumes."""
-    return push(state, volume, count)
-
-
 SHARED = (
     Shared("previous_close", 1, previous_close),
     Shared("previous_high", 1, previous_high),
@@ -160,9 +135,5 @@ SHARED = (
     Shared("close_spread", SPREAD + rolling.state_size(SPREAD_BARS, SPREAD), close_spread, window=SPREAD),
     Shared("highs", 2 * HISTORY, highs, window=HISTORY),
     Shared("lows", 2 * HISTORY, lows, window=HISTORY),
-    Shared("closes", 2 * HISTORY, closes, window=HISTORY),
-    Shared("ranges", 2 * HISTORY, ranges, window=HISTORY),
-    Shared("typicals", 2 * HISTORY, typicals, window=HISTORY),
-    Shared("volumes", 2 * HISTORY, volumes, window=HISTORY),
 )
 """What a specification offers its families."""

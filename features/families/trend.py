@@ -131,7 +131,7 @@ CLOSES = 64
 def returns(state: Slice, out: Slice, close: float, change: float, count: int) -> None:
     """Returns over several lengths. State: the last closes."""
     out[0] = change
-    for i, bars in ((1, 5), (2, 10), (3, 12), (4, 20), (5, 60)):
+    for i, bars in ((1, 5), (2, 10), (3, 20), (4, 60)):
         before = state[(count - bars) & (CLOSES - 1)]
         out[i] = ratio(close - before, before)
     state[count & (CLOSES - 1)] = close
@@ -229,7 +229,7 @@ REGRESSION = Family(
 )
 RETURNS = Family(
     "returns",
-    (_return(1, 2), _return(5, 1), _return(10, 1), _return(12, 2), _return(20, 1), _return(60, 1)),
+    (_return(1, 2), _return(5, 1), _return(10, 1), _return(20, 1), _return(60, 1)),
     CLOSES,
     returns,
 )
