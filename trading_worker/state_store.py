@@ -43,8 +43,8 @@ from trading_worker.mapped_file import PAGE, MappedFile, pages
 LAYOUT = 1
 DIRECTORY_BYTES = 64 * 1024
 """Of each half, for head and directory."""
-SPARE_BYTES = 64 * 1024
-"""That a section may grow by, at least, before everything is placed anew."""
+SPARE_BYTES = 64 * 1024, 1024 * 1024
+"""That a section may grow by, at least and at most, before everything is placed anew; between them half its size."""
 
 _FILE = struct.Struct("<8sIIQ")
 _FILE_MAGIC = b"PFSTATE\0"
@@ -289,7 +289,8 @@ class StateStore:
             at = DIRECTORY_BYTES
             self._places = {}
             for name, part in parts.items():
-                room = pages(part.size + max(part.size // 2, SPARE_BYTES))
+                least, most = SPARE_BYTES
+                room = pages(part.size + min(max(part.size // 2, least), most))
                 self._places[name] = _Place(at, room)
                 at += room
             self._held = [{}, {}]

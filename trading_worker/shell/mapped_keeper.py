@@ -1,8 +1,8 @@
 """The state of every minute in memory-mapped files, with snapshots beside them.
 
-After each wave the engine's state goes into `state.map` (`state_store`), and what the models saw of each open position
-into `positions.map` (`feature_slots`): no flush, about a millisecond for 200 symbols. A restart then runs again only the
-minutes that it missed.
+After each wave the engine's state goes into `state.map` (`state_store`), and what the models saw of each open
+position into `positions.map` (`feature_slots`): no flush, about a millisecond for 200 symbols. A restart then runs
+again only the minutes that it missed.
 
 Snapshots are still written, as seldom as without this file: they are flushed to the disk, so they are what a loss of
 power leaves, and they serve when the mapped file is damaged, of another layout or gone.
