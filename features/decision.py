@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import decision_rows
+from features.benchmark_beta import BetaWindow
 from features.decision_spec import DECISION_SPEC, DecisionSpec
 from features.engine import FeatureEngine, as_bars
 from features.errors import BarOutOfOrder, BarsUnusable, StateMismatch
@@ -39,7 +40,8 @@ class DecisionWave:
     atr: NDArray[np.float64]
     """[k] ATR14 of the deciding timeframe, in price; NaN until warm."""
     ready: NDArray[np.bool_]
-    """[k] whether the deciding timeframe is warm and the window full. The longer ones may still be NaN."""
+    """[k] whether the deciding timeframe has all that a row waits for (`Feature.required`), and the window is full.
+    The longer timeframes may still be NaN."""
 
 
 class DecisionState:
@@ -66,6 +68,7 @@ class DecisionState:
         self._latest_time = np.full((len(spec.timeframes), count), -1, dtype=np.int64)
         self._ring = np.full((count, spec.window, len(spec.window_names)), np.nan, dtype=np.float32)
         self._ring_at = np.zeros(count, dtype=np.int64)
+        self._betas = BetaWindow(self.symbols, spec)
         self._last_time = np.full(count, -1, dtype=np.int64)
         self._time = np.full(1, -1, dtype=np.int64)
 
@@ -130,7 +133,8 @@ class DecisionState:
         for index in range(1, len(spec.timeframes)):
             latest, latest_time = self._latest[index, rows], self._latest_time[index, rows]
             decision_rows.fill_longer(decision, index, latest, latest_time, times, spec)
-        decision_rows.fill_cross_section(decision, np.array([0, rows.size]), spec)
+        betas = self._betas.wave(time_ms, rows, bars)
+        decision_rows.fill_cross_section(decision, np.array([0, rows.size]), betas, spec)
         decision_rows.fill_calendar(decision, times, spec)
         decision_rows.fill_funding(decision, times, funding_rate, next_ms, spec)
         return DecisionWave(
@@ -160,6 +164,7 @@ class DecisionState:
                 values = self._engines[index].extend(row, closed, self.spec.window if index == 0 else 1)
                 if index == 0:
                     self._remember_window(row, values, closed.size)
+                    self._betas.catch_up(row, closed)
                 elif closed.size:
                     self._latest[index, row] = values[-1]
                     self._latest_time[index, row] = closed["close_time"][-1]
@@ -245,6 +250,10 @@ class DecisionState:
             "latest_time": self._latest_time,
             "ring": self._ring,
             "ring_at": self._ring_at,
+            "beta.returns": self._betas.returns,
+            "beta.times": self._betas.times,
+            "beta.closes": self._betas.closes,
+            "beta.closed": self._betas.closed,
             "last_time": self._last_time,
             "time": self._time,
         }

@@ -145,7 +145,8 @@ def highest(ring: Slice) -> float:
         d = max(d, ring[i + 3])
     for i in range(ring.size - ring.size % 4, ring.size):
         a = max(a, ring[i])
-    return max(max(a, b), max(c, d))
+    found: float = max(max(a, b), max(c, d))
+    return found
 
 
 @njit
@@ -159,7 +160,8 @@ def lowest(ring: Slice) -> float:
         d = min(d, ring[i + 3])
     for i in range(ring.size - ring.size % 4, ring.size):
         a = min(a, ring[i])
-    return min(min(a, b), min(c, d))
+    found: float = min(min(a, b), min(c, d))
+    return found
 
 
 @njit
