@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from types import ModuleType
 
@@ -114,6 +115,8 @@ def _prose(module: ModuleType) -> tuple[str, str, str]:
     title, _, sentence = " ".join(summary.split()).partition(": ")
     if not sentence:
         title, sentence = module.__name__.rpartition(".")[2].replace("_", " ").capitalize(), title
+    # A constant means something in its module alone, its value does here.
+    rest = re.sub(r"`([A-Z][A-Z_]+)`", lambda found: str(getattr(module, found[1], found[0])), rest)
     paragraphs = [part for part in rest.split("\n\n") if not part.startswith("| feature |")]
     return title, sentence[:1].upper() + sentence[1:], "\n\n".join(part.rstrip() for part in paragraphs).strip()
 

@@ -39,10 +39,10 @@ def candle(
     previous_high: float,
     previous_low: float,
     previous_close: float,
+    per_range: float,
     per_atr: float,
 ) -> None:
     """All ten. No state of its own."""
-    per_range = ratio(1.0, high - low)
     out[0] = (close - open_) * per_range
     out[1] = (high - max(open_, close)) * per_range
     out[2] = (min(open_, close) - low) * per_range

@@ -21,14 +21,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from features.families.numeric import RECIPROCALS
 from features.kernels_cache import njit_inlined
 
 Slice = NDArray[np.float64]
 
-SPREAD = 3
-"""Width of a row of spreads: mean, sum of squared deviations, sum of deviations times time."""
-RECIPROCALS = tuple(1.0 / max(n, 1) for n in range(65))
-"""1/n: a division waits four times as long as a product."""
+SPREAD = 2
+"""Width of a row of spreads: mean, sum of squared deviations."""
+SPREAD_IN_TIME = 3
+"""The same, and the sum of deviations times time."""
 EXTREMES = 2
 """Width of a row of extremes: highest, lowest."""
 
@@ -63,50 +64,55 @@ def fold_sums(state: Slice, phase: int, bars: int, width: int) -> None:
 
 
 @njit_inlined
-def rolling_spread(state: Slice, out: Slice, phase: int, bars: int, value: float) -> None:
-    """Take this bar's value; `out` becomes the window's mean, Σ(x - mean)² and Σ(i - middle)(x - mean).
+def rolling_spread(state: Slice, out: Slice, phase: int, bars: int, width: int, value: float) -> None:
+    """Take this bar's value; `out` becomes the window's mean, Σ(x - mean)² and, of width 3, Σ(i - middle)(x - mean).
 
     Source: Chan, Golub, LeVeque (1979) for combining two means and squares; the third follows likewise.
     """
-    row = (phase + 1) * SPREAD
+    row = (phase + 1) * width
     state[row] = value
     if phase == 0:
         state[0] = value
         state[1] = 0.0
-        state[2] = 0.0
+        if width > SPREAD:
+            state[2] = 0.0
     else:
         before = value - state[0]
         state[0] += before * RECIPROCALS[phase + 1]
         state[1] += before * (value - state[0])
-        state[2] += before * (0.5 * phase)
+        if width > SPREAD:
+            state[2] += before * (0.5 * phase)
     older = bars - 1 - phase
-    apart = state[0] - state[row + SPREAD]
+    apart = state[0] - state[row + width]
     share = (older * (phase + 1)) * (1.0 / bars)
     out[0] = state[0] - apart * (older * (1.0 / bars))
-    out[1] = state[1] + state[row + SPREAD + 1] + apart * apart * share
-    out[2] = state[2] + state[row + SPREAD + 2] + apart * share * (0.5 * bars)
+    out[1] = state[1] + state[row + width + 1] + apart * apart * share
+    if width > SPREAD:
+        out[2] = state[2] + state[row + width + 2] + apart * share * (0.5 * bars)
     if phase == bars - 1:
-        _fold_spread(state, bars)
+        _fold_spread(state, bars, width)
 
 
 @njit_inlined
-def _fold_spread(state: Slice, bars: int) -> None:
+def _fold_spread(state: Slice, bars: int, width: int) -> None:
     """Turn the block's values into the spreads from each of them to the block's end."""
-    row = bars * SPREAD
+    row = bars * width
     mean = state[row]
     squares = 0.0
     with_time = 0.0
     state[row + 1] = 0.0
-    state[row + 2] = 0.0
+    if width > SPREAD:
+        state[row + 2] = 0.0
     for held in range(1, bars):
-        row -= SPREAD
+        row -= width
         before = state[row] - mean
         mean += before * RECIPROCALS[held + 1]
         squares += before * (state[row] - mean)
         with_time -= before * (0.5 * held)
         state[row] = mean
         state[row + 1] = squares
-        state[row + 2] = with_time
+        if width > SPREAD:
+            state[row + 2] = with_time
 
 
 @njit_inlined

@@ -5,6 +5,8 @@
 | `previous_close`, `previous_high`, `previous_low` | of the bar before; at the origin this bar's open, high, low |
 | `typical` | (high + low + close) / 3 |
 | `change` | close / previous close - 1 |
+| `per_close` | 1 / close |
+| `per_range` | 1 / (high - low); 0 for a bar without range |
 | `wilder_14` | the weight of this bar in Wilder's averages over 14 bars: 1/14, more while there are fewer |
 | `atr` | Wilder's average true range over 14 bars; the first bar's range until there is a true range |
 | `per_atr` | 1 / atr; 0 while the ATR is no more than rounding (1e-12) of the close, so nothing is measured in it |
@@ -22,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.families import rolling
-from features.families.numeric import NEGLIGIBLE
-from features.families.rolling import SPREAD, rolling_spread
+from features.families.numeric import NEGLIGIBLE, RECIPROCALS, ratio
+from features.families.rolling import SPREAD_IN_TIME, rolling_spread
 from features.kernels_cache import njit_inlined
 from features.spec import Shared
 
@@ -63,7 +65,7 @@ def previous_low(state: Slice, low: float, count: int) -> float:
 @njit_inlined
 def typical(state: Slice, high: float, low: float, close: float) -> float:
     """The typical price of this bar."""
-    return (high + low + close) / 3.0
+    return (high + low + close) * (1.0 / 3.0)
 
 
 @njit_inlined
@@ -73,9 +75,21 @@ def change(state: Slice, close: float, previous_close: float) -> float:
 
 
 @njit_inlined
+def per_close(state: Slice, close: float) -> float:
+    """The reciprocal of this bar's close."""
+    return 1.0 / close
+
+
+@njit_inlined
+def per_range(state: Slice, high: float, low: float) -> float:
+    """The reciprocal of this bar's range."""
+    return ratio(1.0, high - low)
+
+
+@njit_inlined
 def wilder_14(state: Slice, count: int) -> float:
     """The weight of this bar: a plain mean of the first 14 differences between bars, then 1/14."""
-    return 1.0 / min(max(count - 1, 1), WILDER_BARS)
+    return RECIPROCALS[min(max(count - 1, 1), WILDER_BARS)]
 
 
 @njit_inlined
@@ -98,7 +112,8 @@ def per_atr(state: Slice, atr: float, close: float) -> float:
 @njit_inlined
 def close_spread(state: Slice, close: float, count: int) -> int:
     """Mean and spread of 20 closes, and how they go with time. State: the three, then their window."""
-    rolling_spread(state[SPREAD:], state[:SPREAD], (count - 1) % SPREAD_BARS, SPREAD_BARS, close)
+    phase = (count - 1) % SPREAD_BARS
+    rolling_spread(state[SPREAD_IN_TIME:], state[:SPREAD_IN_TIME], phase, SPREAD_BARS, SPREAD_IN_TIME, close)
     return 0
 
 
@@ -129,10 +144,17 @@ SHARED = (
     Shared("previous_low", 1, previous_low),
     Shared("typical", 0, typical),
     Shared("change", 0, change),
+    Shared("per_close", 0, per_close),
+    Shared("per_range", 0, per_range),
     Shared("wilder_14", 0, wilder_14),
     Shared("atr", 1, atr, version=2),
     Shared("per_atr", 0, per_atr),
-    Shared("close_spread", SPREAD + rolling.state_size(SPREAD_BARS, SPREAD), close_spread, window=SPREAD),
+    Shared(
+        "close_spread",
+        SPREAD_IN_TIME + rolling.state_size(SPREAD_BARS, SPREAD_IN_TIME),
+        close_spread,
+        window=SPREAD_IN_TIME,
+    ),
     Shared("highs", 2 * HISTORY, highs, window=HISTORY),
     Shared("lows", 2 * HISTORY, lows, window=HISTORY),
 )

@@ -27,7 +27,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from features.families.numeric import NEGLIGIBLE, ema_next, ema_warmup, in_unit, ratio, wilder_warmup
+from features.families.numeric import NEGLIGIBLE, RECIPROCALS, ema_next, ema_warmup, in_unit, ratio, wilder_warmup
 from features.families.shared import SPREAD_BARS
 from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
@@ -46,7 +46,7 @@ def averages(state: Slice, out: Slice, close: float, per_atr: float, count: int)
     oldest = AVERAGES_KEPT * (1 + count % SLOPE_BARS)
     if count == 1:
         state[:] = close
-    per_slope = per_atr / SLOPE_BARS
+    per_slope = per_atr * (1.0 / SLOPE_BARS)
     for i, span in ((0, 9), (1, 21), (2, 50), (3, 200)):
         average = ema_next(close, state[i], span)
         out[i] = in_unit(close - average, per_atr)
@@ -100,7 +100,7 @@ def directional(
     # DX means something once its averages have their first `period` values.
     if count > period:
         dx = 100.0 * ratio(abs(state[PLUS] - state[MINUS]), state[PLUS] + state[MINUS])
-        state[ADX] += (dx - state[ADX]) / min(count - period, period)
+        state[ADX] += (dx - state[ADX]) * RECIPROCALS[min(count - period, period)]
     out[0] = state[ADX]
     out[1] = min(100.0 * state[PLUS] * per_atr, 100.0)
     out[2] = min(100.0 * state[MINUS] * per_atr, 100.0)
@@ -124,17 +124,19 @@ def regression(state: Slice, out: Slice, close_spread: Slice, per_atr: float) ->
 
 
 CLOSES = 64
-"""Closes that `returns` keeps, by count modulo this."""
+"""Closes that `returns` keeps, by count modulo this, each followed by its reciprocal."""
 
 
 @njit_inlined
-def returns(state: Slice, out: Slice, close: float, change: float, count: int) -> None:
-    """Returns over several lengths. State: the last closes."""
+def returns(state: Slice, out: Slice, close: float, per_close: float, change: float, count: int) -> None:
+    """Returns over several lengths. State: the last closes and their reciprocals."""
     out[0] = change
     for i, bars in ((1, 5), (2, 10), (3, 20), (4, 60)):
-        before = state[(count - bars) & (CLOSES - 1)]
-        out[i] = ratio(close - before, before)
-    state[count & (CLOSES - 1)] = close
+        before = 2 * ((count - bars) & (CLOSES - 1))
+        out[i] = (close - state[before]) * state[before + 1]
+    now = 2 * (count & (CLOSES - 1))
+    state[now] = close
+    state[now + 1] = per_close
 
 
 ATR_WARMUP = wilder_warmup(14)
@@ -230,6 +232,6 @@ REGRESSION = Family(
 RETURNS = Family(
     "returns",
     (_return(1, 2), _return(5, 1), _return(10, 1), _return(20, 1), _return(60, 1)),
-    CLOSES,
+    2 * CLOSES,
     returns,
 )

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.families import rolling
-from features.families.numeric import NEGLIGIBLE, wilder_warmup
+from features.families.numeric import NEGLIGIBLE, log_of_ratio, wilder_warmup
 from features.families.rolling import fold_sums, rolling_sum
 from features.families.shared import SPREAD_BARS
 from features.kernels_cache import njit_inlined
@@ -39,18 +39,19 @@ GARMAN_KLASS = 2.0 * math.log(2.0) - 1.0
 
 
 @njit_inlined
-def bollinger(state: Slice, out: Slice, close: float, atr: float, close_spread: Slice) -> None:
+def bollinger(state: Slice, out: Slice, close: float, per_close: float, atr: float, close_spread: Slice) -> None:
     """ATR as a fraction, and the Bollinger bands. No state of its own."""
     mean = close_spread[0]
     variance = close_spread[1] * (1.0 / SPREAD_BARS)
-    out[0] = atr / close
+    out[0] = atr * per_close
     if variance <= (NEGLIGIBLE * mean) ** 2:
         out[1] = 0.0
         out[2] = 0.0
     else:
         deviation = math.sqrt(variance)
-        out[1] = 0.5 * (close - mean) / deviation
-        out[2] = 4.0 * deviation / mean
+        per_both = 1.0 / (deviation * mean)
+        out[1] = 0.5 * (close - mean) * (mean * per_both)
+        out[2] = 4.0 * variance * per_both
 
 
 @njit_inlined
@@ -58,8 +59,8 @@ def estimators(
     state: Slice, out: Slice, open_: float, high: float, low: float, close: float, change: float, count: int
 ) -> None:
     """Three estimates of the same volatility. State: the window of their three squares."""
-    reach = math.log(high / low)
-    body = math.log(close / open_)
+    reach = log_of_ratio(high, low)
+    body = log_of_ratio(close, open_)
     reach *= reach
     phase = (count - 1) % BARS
     realised = rolling_sum(state, phase, 3, 0, change * change)

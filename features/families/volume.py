@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.families import rolling
-from features.families.numeric import NEGLIGIBLE, in_unit, ratio, wilder_warmup
+from features.families.numeric import NEGLIGIBLE, in_unit, wilder_warmup
 from features.families.rolling import SPREAD, fold_sums, rolling_spread, rolling_sum
 from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
@@ -40,7 +40,7 @@ ZSCORE_STATE = SPREAD + rolling.state_size(LONG_BARS, SPREAD)
 @njit_inlined
 def zscore(state: Slice, value: float, count: int) -> float:
     """`value` against those of the last 48 bars. State: their spread, then its window."""
-    rolling_spread(state[SPREAD:], state[:SPREAD], (count - 1) % LONG_BARS, LONG_BARS, value)
+    rolling_spread(state[SPREAD:], state[:SPREAD], (count - 1) % LONG_BARS, LONG_BARS, SPREAD, value)
     deviation = math.sqrt(state[1] * (1.0 / LONG_BARS))
     # Written so that NaN passes.
     if deviation <= NEGLIGIBLE * abs(state[0]):
@@ -68,13 +68,14 @@ def flow(
     low: float,
     close: float,
     previous_close: float,
+    per_range: float,
     volume: float,
     taker_buy_base: float,
     count: int,
 ) -> None:
     """Which way the volume of 20 bars went, by three measures. State: the window of its parts."""
     sign = 1.0 if close > previous_close else (-1.0 if close < previous_close else 0.0)
-    place = ratio((close - low) - (high - close), high - low)
+    place = ((close - low) - (high - close)) * per_range
     taken = taker_buy_base if volume > 0.0 else 0.0
     phase = (count - 1) % BARS
     signed = rolling_sum(state, phase, WIDTH, SIGNED, sign * volume)

@@ -126,7 +126,9 @@ class TestGoldens:
 
 
 @njit
-def _break(state: NDArray[np.float64], out: NDArray[np.float64], close: float, taker_buy_base: float) -> None:
+def _break_every_rule(
+    state: NDArray[np.float64], out: NDArray[np.float64], close: float, taker_buy_base: float
+) -> None:
     """One column for each rule that a step can break."""
     out[0] = 2.0
     out[1] = close
@@ -151,15 +153,16 @@ BREAKER = Family(
         _feature("breaks_recovers", nan=True),
     ),
     2,
-    _break,
+    _break_every_rule,
 )
 
 
-class TestEveryRuleCanBeBroken:
-    @pytest.fixture(scope="class")
-    def broken(self) -> list[contract.Breach]:
-        return contract.breaches(FeatureSpec((BREAKER,), SHARED), make_bars(400, seed=3))
+@pytest.fixture(scope="module")
+def broken() -> list[contract.Breach]:
+    return contract.breaches(FeatureSpec((BREAKER,), SHARED), make_bars(400, seed=3))
 
+
+class TestEveryRuleCanBeBroken:
     def test_each_is_named_with_its_rule(self, broken: list[contract.Breach]) -> None:
         found = {(each.feature, each.rule) for each in broken}
         assert {
@@ -188,7 +191,9 @@ class TestEveryRuleCanBeBroken:
 
     def test_what_is_not_documented(self) -> None:
         bare = Feature("Bare", 0, "", "", 1.0, 1.0, version=0)
-        evidence = contract.Evidence(FeatureSpec((Family("bare", (bare,), 0, _break),), SHARED), make_bars(3))
+        evidence = contract.Evidence(
+            FeatureSpec((Family("bare", (bare,), 0, _break_every_rule),), SHARED), make_bars(3)
+        )
         said = Counter(contract.RULES["documented"](evidence, 0))
         assert len(said) == 5
 

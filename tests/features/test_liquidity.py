@@ -12,10 +12,8 @@ from features.candidates import EVENT, HUNT, RULE, candidates
 from features.decision_spec import DecisionSpec
 from features.errors import SettingsUnusable
 from features.liquidity import NONE, RANGE, STRUCTURE, HuntSettings, Pools, Reach, hunts, levels
-from tests.features.made_rows import made_rows, made_spec
+from tests.features.made_rows import RULE_LONG, RULE_SHORT, made_rows, made_spec
 from tests.features.steady import steady
-from tests.features.test_candidates import LONG as RULE_LONG
-from tests.features.test_candidates import SHORT as RULE_SHORT
 
 BELOW = {
     "equal_lows_distance": 1.0,

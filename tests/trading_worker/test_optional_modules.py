@@ -18,7 +18,7 @@ from features.liquidity import HuntSettings
 from features.regime_inputs import RANGING, STATES, TRENDING, VOLATILE
 from models_registry.manifest import REGIME
 from models_registry.terms import hunting_terms
-from tests.features.made_rows import made_rows, made_spec
+from tests.features.made_rows import RULE_LONG, RULE_SHORT, made_rows, made_spec
 from tests.features.test_liquidity import BELOW, REST, mirrored
 from trading_worker.decisions import Decided, decide
 from trading_worker.events import Signal
@@ -26,15 +26,6 @@ from trading_worker.optional_modules import HUNTING, fallbacks, in_use
 from trading_worker.settings import EngineSettings
 
 SPEC = made_spec({*BELOW, *mirrored(BELOW), *REST, *STATES})
-RULE_LONG = {
-    "15m.ema_21_slope": 0.1,
-    "15m.adx_14": 25.0,
-    "1h.ema_21_slope": 0.0,
-    "5m.ema_21_distance": -0.2,
-    "5m.rsi_14": 48.0,
-    "5m.bar_close_move": 0.7,
-    "5m.body_fraction": 0.8,
-}
 AT_POOL = BELOW | REST
 CALM = {"regime": 1.0, "cusum_event": 0.0, "swing_low_distance": 2.0, "swing_high_distance": 4.0}
 CALM |= {"range_position_48": 0.25}
@@ -169,9 +160,7 @@ class TestHunting:
         assert [signal.kind for signal in found.signals] == [HUNT]
 
     def test_the_rules_overrule_a_hunt_in_the_hybrid_strategy_only(self) -> None:
-        rule_short = {name: -value for name, value in RULE_LONG.items()}
-        rule_short |= {"15m.adx_14": 25.0, "5m.rsi_14": 52.0}
-        given = wave(AT_POOL | {"sweep": 1.0} | rule_short)
+        given = wave(AT_POOL | {"sweep": 1.0} | RULE_SHORT)
         kinds = {
             name: [signal.kind for signal in decided(given, Bundle(), replace(HUNTS, strategy_mode=name)).signals]
             for name in ("ict", "self_learning", "hybrid")

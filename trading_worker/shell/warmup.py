@@ -21,7 +21,7 @@ from market.state_store import read_states, state_dates
 from trading_worker.shell.intake import Fetch
 
 LAKE_DAYS = 30
-"""How far back the lake's klines are read when it has no state to start from: every feature has forgotten by then."""
+"""How far back the lake's klines are read when it has no state to start from: more than any ready row waits for."""
 AT_ONCE = 8
 READ_AT_ONCE = 1_000_000
 """Bars read from the lake in one go, 88 bytes each."""
@@ -37,8 +37,11 @@ class Warm:
 
 
 def cold_start(spec: DecisionSpec, until_ms: int) -> int:
-    """Where a backfill without the lake begins: at a midnight before the longest timeframe's warm-up."""
-    return (until_ms - spec.base.warmup * spec.steps[-1]) // DAY_MS * DAY_MS
+    """Where a backfill without the lake begins: at a midnight before the longest timeframe's `ready_warmup`.
+
+    What remembers longer (an average over 200 hours) is NaN until the worker has run for as long.
+    """
+    return (until_ms - spec.ready_warmup * spec.steps[-1]) // DAY_MS * DAY_MS
 
 
 async def warm(
