@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-from features.families import (
-    breaks,
-    candle,
-    displacement,
-    event,
-    gaps,
-    liquidity,
-    order_blocks,
-    oscillators,
-    profile,
-    regime,
-    swings,
-    trend,
-    volatility,
-    volume,
-)
+from features.families import candle, event, oscillators, structure, trend, volatility, volume
 from features.families.shared import SHARED
 from features.spec import FeatureSpec
 
 SPEC = FeatureSpec(
     families=(
         trend.AVERAGES,
-        trend.MACD,
         trend.DIRECTIONAL,
         trend.REGRESSION,
         trend.RETURNS,
-        volatility.BOLLINGER,
-        volatility.ESTIMATORS,
-        volatility.RATIOS,
+        volatility.VOLATILITY,
         oscillators.RSI,
         oscillators.CCI,
-        oscillators.MFI,
-        volume.ACTIVITY,
-        volume.FLOW,
+        volume.VOLUME,
         volume.VWAP,
         candle.CANDLE,
-        swings.SWINGS,
-        breaks.BREAKS,
-        order_blocks.ORDER_BLOCKS,
-        gaps.GAPS,
-        liquidity.LIQUIDITY,
-        displacement.DISPLACEMENT,
-        profile.PROFILE,
-        regime.REGIME_FAMILY,
+        structure.STRUCTURE,
         event.CUSUM,
     ),
-    shared=(*SHARED, *swings.SHARED, *breaks.SHARED),
+    shared=SHARED,
 )
 """What is computed of every series, on every timeframe."""
