@@ -5,7 +5,17 @@ import sys
 
 from benchmarks.report import show
 
-NAMES = ("feature_wave", "inference", "journal_commit", "bundle_swap", "demo_stages")
+NAMES = (
+    "feature_wave",
+    "incremental_cache",
+    "features_asset",
+    "inference",
+    "dynamic_features",
+    "journal_commit",
+    "state_store",
+    "bundle_swap",
+    "demo_stages",
+)
 
 
 def main(names: list[str]) -> None:

@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.decision_spec import DECISION_SPEC, DecisionSpec
+from features.liquidity import HuntSettings, Reach, hunts
 from features.rules import rule_signal
 
 VERSION = 1
 """Raised whenever the same signals and events would give other candidates; part of the `DecisionSpec`'s `id`."""
 
-RULE, EVENT = 1, 2
-"""`kind`: a signal of the rule strategy; a CUSUM event, which is considered in both directions."""
+RULE, EVENT, HUNT = 1, 2, 3
+"""`kind`: a signal of the rule strategy; a CUSUM event, which is considered in both directions; a pool of liquidity
+that is hunted (`features.liquidity`), only with `HuntSettings`."""
 
-KIND = {RULE: "rule", EVENT: "event"}
+KIND = {RULE: "rule", EVENT: "event", HUNT: "hunt"}
 """The kinds' names."""
 
 
@@ -29,15 +31,21 @@ class Candidates:
     direction: NDArray[np.int8]
     """[m] 1 long, -1 short."""
     kind: NDArray[np.uint8]
-    """[m] `RULE` or `EVENT`; a rule signal at an event is a rule signal."""
+    """[m] `RULE`, `EVENT` or `HUNT`. What is several of them is a rule signal before a hunt before an event: `hunting`
+    adds candidates and names some events hunts, and leaves the rule signals as they are."""
 
 
 def candidates(
-    decision: NDArray[np.float32], spec: DecisionSpec = DECISION_SPEC, ready: NDArray[np.bool_] | None = None
+    decision: NDArray[np.float32],
+    spec: DecisionSpec = DECISION_SPEC,
+    ready: NDArray[np.bool_] | None = None,
+    hunting: HuntSettings | None = None,
+    reach: Reach | None = None,
 ) -> Candidates:
-    """The candidates among decision rows [k, D]: rule signals, and CUSUM events in both directions.
+    """The candidates among decision rows [k, D]: rule signals, CUSUM events in both directions, and hunts.
 
-    `ready` [k] leaves out rows that are not; without it every row is considered.
+    `ready` [k] leaves out rows that are not; without it every row is considered. Without `hunting` no pool is hunted;
+    `reach` is what a liquidity model says of the rows, None without one.
     """
     signal = rule_signal(decision, spec)
     event = np.abs(decision[:, spec.index(f"{spec.timeframes[0]}.cusum_event")]) == 1.0
@@ -46,6 +54,9 @@ def candidates(
         event = event & ready
     kinds = np.zeros((len(decision), 2), dtype=np.uint8)
     kinds[event] = EVENT
+    if hunting is not None:
+        hunted = hunts(decision, spec, hunting, reach)
+        kinds[hunted if ready is None else hunted & ready[:, None]] = HUNT
     kinds[signal == 1, 0] = RULE
     kinds[signal == -1, 1] = RULE
     index, side = np.nonzero(kinds)

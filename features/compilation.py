@@ -28,6 +28,7 @@ def compile_all() -> None:
     rows = history.decision_history({"ANY": minutes}, {"ANY": none}, DECISION_SPEC)
     costs, plan = barriers.CostModel(), barriers.TradePlan()
     label_history(rows, {"ANY": minutes}, {"ANY": none}, plan, costs)
+    decision.DecisionState(("ANY",), DECISION_SPEC).catch_up({"ANY": minutes})
     state = decision.DecisionState(("ANY",), DECISION_SPEC)
     row, nothing = np.zeros(1, dtype=np.int64), np.full(1, np.nan)
     for index in range(5):

@@ -35,6 +35,9 @@ WARMUPS = {warmups}
 @njit
 def step(state, bar, out, row):
     """One closed bar: `state` moves on, `out` receives the float32 row; `row` is scratch."""
+    # Once these are known, no slice below needs its bounds checked.
+    if state.size != {state_size} or out.size != {columns} or row.size != {columns}:
+        return
     open_time = bar.open_time
     interval = bar.close_time - open_time + 1
     open_ = bar.open
@@ -51,14 +54,22 @@ def step(state, bar, out, row):
     if not possible:
         out[:] = np.nan
         return
-    if open_time - state[1] > {longest} * interval:
+    since = open_time - int(state[1])
+    if state[0] == 0.0 or since > {longest} * interval:
+        missing = since // interval - 1 if state[0] > 0.0 else 0
         state[:] = 0.0
-    count = int(state[0]) + 1
+        state[2] = open_time
+        state[3] = missing
+    count = max(int(state[0]), 0) + 1
     state[0] = count
     state[1] = open_time
 {calls}
     for i in range(out.size):
-        out[i] = row[i] if count >= WARMUPS[i] else np.nan
+        out[i] = row[i]
+    if count < {warmup}:
+        for i in range(out.size):
+            if count < WARMUPS[i]:
+                out[i] = np.nan
 
 
 @njit
@@ -118,6 +129,9 @@ def source(spec: FeatureSpec) -> str:
         id=spec.id,
         imports="\n".join(imports),
         warmups=repr(spec.warmups),
+        warmup=spec.warmup,
+        state_size=spec.state_size,
+        columns=len(spec.names),
         longest=spec.max_gap + 1,
         calls="\n".join(calls),
     )

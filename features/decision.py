@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import decision_rows
+from features.benchmark_beta import BetaWindow
 from features.decision_spec import DECISION_SPEC, DecisionSpec
-from features.engine import FeatureEngine, as_bars, compute
+from features.engine import FeatureEngine, as_bars
 from features.errors import BarOutOfOrder, BarsUnusable, StateMismatch
 from features.fold import fold_series, fold_wave
 from features.funding_clock import FundingKnown, funding_known
+from features.window_engine import WindowEngine
 from market.bars import BAR, MINUTE_MS, Bars
 
 __all__ = ["DecisionState", "DecisionWave", "FundingKnown", "funding_known"]
@@ -38,27 +40,35 @@ class DecisionWave:
     atr: NDArray[np.float64]
     """[k] ATR14 of the deciding timeframe, in price; NaN until warm."""
     ready: NDArray[np.bool_]
-    """[k] whether the deciding timeframe is warm and the window full. The longer ones may still be NaN."""
+    """[k] whether the deciding timeframe has all that a row waits for (`Feature.required`), and the window is full.
+    The longer timeframes may still be NaN."""
 
 
 class DecisionState:
     """All that is remembered of a universe between two minutes.
 
-    From the same first minute it gives the rows of `features.history.decision_history`, to the bit.
+    From the same first minute it gives the rows of `features.history.decision_history`, to the bit. With
+    `incremental=False` every row is computed anew from the window of bars that it needs (`WindowEngine`): the same
+    rows within the tolerance to which features forget, at hundreds of times the cost.
     """
 
-    def __init__(self, symbols: tuple[str, ...], spec: DecisionSpec = DECISION_SPEC) -> None:
+    def __init__(
+        self, symbols: tuple[str, ...], spec: DecisionSpec = DECISION_SPEC, *, incremental: bool = True
+    ) -> None:
         self.symbols = tuple(symbols)
         self.spec = spec
+        self.incremental = incremental
         count, features = len(self.symbols), len(spec.base.names)
         self._steps = np.array(spec.steps, dtype=np.int64)
-        self._engines = [FeatureEngine([f"{s} {name}" for s in symbols], spec.base) for name in spec.timeframes]
+        engine = FeatureEngine if incremental else WindowEngine
+        self._engines = [engine([f"{s} {name}" for s in symbols], spec.base) for name in spec.timeframes]
         self._partial = np.zeros((count, len(spec.timeframes)), dtype=BAR)
         self._filled = np.zeros((count, len(spec.timeframes)), dtype=np.int64)
         self._latest = np.full((len(spec.timeframes), count, features), np.nan, dtype=np.float32)
         self._latest_time = np.full((len(spec.timeframes), count), -1, dtype=np.int64)
         self._ring = np.full((count, spec.window, len(spec.window_names)), np.nan, dtype=np.float32)
         self._ring_at = np.zeros(count, dtype=np.int64)
+        self._betas = BetaWindow(self.symbols, spec)
         self._last_time = np.full(count, -1, dtype=np.int64)
         self._time = np.full(1, -1, dtype=np.int64)
 
@@ -123,7 +133,8 @@ class DecisionState:
         for index in range(1, len(spec.timeframes)):
             latest, latest_time = self._latest[index, rows], self._latest_time[index, rows]
             decision_rows.fill_longer(decision, index, latest, latest_time, times, spec)
-        decision_rows.fill_cross_section(decision, np.array([0, rows.size]), spec)
+        betas = self._betas.wave(time_ms, rows, bars)
+        decision_rows.fill_cross_section(decision, np.array([0, rows.size]), betas, spec)
         decision_rows.fill_calendar(decision, times, spec)
         decision_rows.fill_funding(decision, times, funding_rate, next_ms, spec)
         return DecisionWave(
@@ -150,20 +161,21 @@ class DecisionState:
             self._check_series(row, as_bars(minutes))
             folded = fold_series(self._partial[row], self._filled[row], minutes, self.spec.steps)
             for index, closed in enumerate(folded):
-                values = compute(closed, self.spec.base, self._engines[index].state[row])
+                values = self._engines[index].extend(row, closed, self.spec.window if index == 0 else 1)
                 if index == 0:
-                    self._remember_window(row, values)
+                    self._remember_window(row, values, closed.size)
+                    self._betas.catch_up(row, closed)
                 elif closed.size:
                     self._latest[index, row] = values[-1]
                     self._latest_time[index, row] = closed["close_time"][-1]
             self._last_time[row] = minutes["close_time"][-1]
             self._time[0] = max(self.time_ms, int(self._last_time[row]))
 
-    def _remember_window(self, row: int, values: NDArray[np.float32]) -> None:
-        """Put the last of `values` into the symbol's ring, where one at a time would have put them."""
+    def _remember_window(self, row: int, values: NDArray[np.float32], bars: int) -> None:
+        """Put `values`, the last of `bars` rows, into the symbol's ring, where one at a time would have put them."""
         width = self.spec.window
-        kept = values[-width:, list(self.spec.window_columns)]
-        end = int(self._ring_at[row]) + len(values)
+        kept = values[:, list(self.spec.window_columns)]
+        end = int(self._ring_at[row]) + bars
         self._ring[row, np.arange(end - len(kept), end) % width] = kept
         self._ring_at[row] = end % width
 
@@ -200,8 +212,15 @@ class DecisionState:
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """A copy of everything, as arrays that `numpy.savez` keeps without pickling."""
-        arrays = {name: array.copy() for name, array in self._arrays().items()}
-        return {"spec": np.array(self.spec.id), "symbols": np.array(self.symbols), **arrays}
+        return {name: array.copy() for name, array in self.arrays().items()}
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What `snapshot` copies, itself: for somebody who keeps it before the next minute changes it."""
+        return {"spec": np.array(self.spec.id), "symbols": np.array(self.symbols), **self._arrays()}
+
+    def blank(self) -> DecisionState:
+        """A state of the same kind that has seen nothing."""
+        return DecisionState(self.symbols, self.spec, incremental=self.incremental)
 
     def restore(self, snapshot: Mapping[str, NDArray[np.generic]]) -> None:
         """Continue from a `snapshot` as if nothing had happened; `StateMismatch` if it is of something else."""
@@ -211,15 +230,18 @@ class DecisionState:
             raise StateMismatch("universe", snapshot["symbols"].tolist(), list(self.symbols))
         mine = self._arrays()
         for name, array in mine.items():
+            if name not in snapshot:
+                raise StateMismatch(name, "not there", _kind(array))
             stored = snapshot[name]
             if stored.shape != array.shape or stored.dtype != array.dtype:
-                raise StateMismatch(name, f"{stored.dtype}{list(stored.shape)}", f"{array.dtype}{list(array.shape)}")
+                raise StateMismatch(name, _kind(stored), _kind(array))
         for name, array in mine.items():
             array[...] = snapshot[name]
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         """Every array that is part of the state, by the name that it has in a snapshot."""
-        states = {f"{name}.state": e.state for name, e in zip(self.spec.timeframes, self._engines, strict=True)}
+        kept = "state" if self.incremental else "bars"
+        states = {f"{name}.{kept}": e.state for name, e in zip(self.spec.timeframes, self._engines, strict=True)}
         return {
             **states,
             "partial": self._partial,
@@ -228,6 +250,16 @@ class DecisionState:
             "latest_time": self._latest_time,
             "ring": self._ring,
             "ring_at": self._ring_at,
+            "beta.returns": self._betas.returns,
+            "beta.times": self._betas.times,
+            "beta.closes": self._betas.closes,
+            "beta.closed": self._betas.closed,
             "last_time": self._last_time,
             "time": self._time,
         }
+
+
+def _kind(array: NDArray[np.generic]) -> str:
+    """Type and shape of an array, for an error."""
+    name = "records" if array.dtype.names else str(array.dtype)
+    return f"{name}{list(array.shape)}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 from market.errors import utc
 
 
@@ -38,9 +41,40 @@ class SpecInvalid(FeatureError):
     """A specification that cannot be composed: correct its families."""
 
 
+class ExpressionInvalid(FeatureError):
+    """Text that is no expression, or one that is too large: correct it at `position` of `text`."""
+
+    def __init__(self, reason: str, text: str = "", position: int | None = None) -> None:
+        super().__init__(reason if position is None else f"at {position}: {reason}")
+        self.reason = reason
+        self.text = text
+        self.position = position
+
+
+class ColumnUnknown(ExpressionInvalid):
+    """An expression that reads a column which does not exist here: choose one of `known`."""
+
+    def __init__(self, name: str, known: Sequence[str], text: str, position: int) -> None:
+        near = get_close_matches(name, known, n=3) or list(known[:3])
+        more = f" or others of {len(known)} known" if len(known) > len(near) else ""
+        super().__init__(f"no column {name!r}: there is {', '.join(near) or 'none'}{more}", text, position)
+        self.name = name
+        self.known = tuple(known)
+
+
 class PositionsUnusable(FeatureError):
     """An array that cannot hold positions: mend the caller, nothing was changed."""
 
 
 class SplitImpossible(FeatureError):
     """Labels that cannot be split as asked: take fewer folds, or gather more labels."""
+
+
+class SettingsUnusable(FeatureError):
+    """A setting outside of what makes sense: correct it; `allowed` says what does."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(f"{name} is {value}: {allowed}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed

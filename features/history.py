@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import decision_rows
+from features.benchmark_beta import BetaWindow
 from features.decision_spec import DECISION_SPEC, DecisionSpec
 from features.engine import compute
 from features.errors import BarsUnusable
@@ -126,16 +127,20 @@ def decision_history(
     decision = np.empty((time.size, len(spec.names)), dtype=np.float32)
     close, atr = np.empty(time.size), np.empty(time.size)
     ready = np.empty(time.size, dtype=np.bool_)
+    window = BetaWindow(symbols, spec)
+    moves = np.empty(time.size, dtype=np.float32)
     for index, series in enumerate(every):
         here = place[first[index] : first[index + 1]]
         known = funding.get(symbols[index], no_funding.empty())
         decision[here] = _block(series, known, spec)
+        moves[here] = window.moves(index, series.bars[0])
         close[here] = series.bars[0]["close"]
         atr[here] = decision_rows.price_atr(series.rows[0], series.bars[0]["close"], spec)
         ready[here] = decision_rows.complete(series.rows[0], spec) & _full_windows(series.rows[0], spec)
     time = time[order]
     starts = np.concatenate((np.flatnonzero(np.diff(time, prepend=-1)), [time.size])).astype(np.int64)
-    decision_rows.fill_cross_section(decision, starts, spec)
+    betas = window.history(time[starts[:-1]], starts, symbol[order].astype(np.int64), moves)
+    decision_rows.fill_cross_section(decision, starts, betas, spec)
     columns = list(spec.window_columns)
     window_bars = [series.rows[0][:, columns] for series in every] or [np.empty((0, len(columns)), np.float32)]
     return DecisionHistory(

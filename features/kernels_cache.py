@@ -12,6 +12,9 @@ PACKAGES = ("market", "features")
 njit = kernels_cache.compiler(*PACKAGES, allocates=False)
 """Compile a function that neither makes nor returns arrays, without fast-math, into a cache that is never stale."""
 
+njit_inlined = kernels_cache.compiler(*PACKAGES, allocates=False, inlined=True)
+"""The same for what is called once a bar: with all of a step before it, the compiler knows sizes and shares work."""
+
 
 def folder() -> Path | None:
     """Where the compiled kernels are kept, or None when no folder can be written."""

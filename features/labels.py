@@ -13,7 +13,8 @@ from features import barriers
 from features.barriers import EXPIRY, OPEN, OUTCOME, STOP, TARGET, UNKNOWN, VOID, CostModel, Positions, TradePlan
 from features.candidates import candidates
 from features.history import DecisionHistory
-from features.quality import quality
+from features.liquidity import HuntSettings
+from features.quality import NEUTRAL, quality
 from market import funding as no_funding
 from market.bars import DAY_MS, MINUTE_MS, Bars
 from market.funding import Fundings
@@ -23,7 +24,7 @@ LABEL = np.dtype(
         ("row", "<i8"),  # decision row of the history
         ("symbol", "<i4"),  # index into the table's symbols
         ("direction", "i1"),
-        ("kind", "u1"),  # candidates.RULE or EVENT
+        ("kind", "u1"),  # candidates.RULE, EVENT or HUNT
         ("outcome", "i1"),  # barriers.TARGET, STOP or EXPIRY
         ("decided_at", "<i8"),
         ("opened_at", "<i8"),
@@ -44,6 +45,12 @@ LABEL = np.dtype(
 
 Labels = NDArray[np.void]
 """An array of `LABEL`."""
+
+
+LEAST_QUALITY = 0.05
+"""What a label of no quality at all counts, as a share of a perfect one."""
+MOST_HALF_LIVES = 100.0
+"""Older labels count no less than one of this age: a weight is a number above zero."""
 
 
 def position_id(symbol: str, decided_at: int, direction: int) -> str:
@@ -95,14 +102,15 @@ def label_history(
     costs: CostModel,
     *,
     half_life_days: float | None = None,
+    hunting: HuntSettings | None = None,
 ) -> LabelTable:
     """Every candidate of `history` followed through the 1m `bars` to its end, by the step that live uses.
 
     A candidate that was void, whose minutes have a hole, or whose end the bars do not reach has no label.
     Weight = quality x uniqueness x recency; recency halves every `half_life_days` before the last label,
-    and is 1 without it.
+    and is 1 without it. `hunting` adds the candidates that hunt liquidity.
     """
-    chosen = candidates(history.decision, history.spec, history.ready)
+    chosen = candidates(history.decision, history.spec, history.ready, hunting)
     rows = chosen.index
     positions = plan.positions(
         history.symbol[rows], chosen.direction, history.time[rows], history.close[rows], history.atr[rows]
@@ -116,9 +124,9 @@ def label_history(
     dropped = {OUTCOME[code]: int((positions["outcome"] == code).sum()) for code in (VOID, UNKNOWN, OPEN)}
     labels = _labels(positions[ended])
     labels["row"], labels["kind"] = rows[ended], chosen.kind[ended]
-    labels["quality"] = quality(history.decision[labels["row"]], labels["direction"], history.spec)
+    labels["quality"] = quality(history.decision[labels["row"]], labels["direction"], history.spec, plan)
     labels["uniqueness"] = uniqueness(labels["symbol"], labels["opened_at"], labels["known_at"])
-    labels["weight"] = labels["quality"] * labels["uniqueness"] * recency(labels["known_at"], half_life_days)
+    labels["weight"] = sample_weight(labels["quality"], labels["uniqueness"], labels["known_at"], half_life_days)
     return LabelTable(history.symbols, labels, dropped)
 
 
@@ -131,6 +139,30 @@ def _labels(positions: Positions) -> Labels:
         labels[name] = positions[name]
     labels["known_at"] = positions["exit_time"]
     return labels
+
+
+def sample_weight(
+    quality: NDArray[np.floating[Any]],
+    uniqueness: NDArray[np.float64],
+    known_at: NDArray[np.int64],
+    half_life_days: float | None = None,
+) -> NDArray[np.float64]:
+    """How much each label counts in a training: quality x uniqueness x recency, float64 [m] in (0, 1].
+
+    One rule for labels of history and live ones. Quality counts as at least `LEAST_QUALITY`: that a poor
+    candidate lost is worth knowing too, if not much. Quality that nobody knows (NaN) is neutral.
+
+    The weights are shares of a whole label and not brought to a mean of 1: who fits a model does that over
+    the rows that it is fitted to, so that neither the rows held out nor a set of poor quality change how
+    strongly the model is held back.
+
+    >>> import numpy as np
+    >>> known = np.array([0, 10, 20]) * 86_400_000
+    >>> sample_weight(np.array([0.5, 0.8, 0.0]), np.array([1.0, 0.5, 0.5]), known, 10.0).tolist()
+    [0.125, 0.2, 0.025]
+    """
+    good = np.where(np.isnan(quality), NEUTRAL, quality).astype(np.float64)
+    return np.asarray(np.maximum(good, LEAST_QUALITY) * uniqueness * recency(known_at, half_life_days))
 
 
 def uniqueness(
@@ -162,8 +194,19 @@ def uniqueness(
 
 
 def recency(known_at: NDArray[np.int64], half_life_days: float | None) -> NDArray[np.float64]:
-    """1 for the last label, half of it for every half-life before; all 1 without a half-life."""
+    """1 for the last label, half of it for every half-life before, never quite 0; all 1 without a half-life."""
     if half_life_days is None or not known_at.size:
         return np.ones(known_at.size)
     age = (known_at.max() - known_at) / (half_life_days * DAY_MS)
-    return np.asarray(np.exp2(-age))
+    return np.asarray(np.exp2(-np.minimum(age, MOST_HALF_LIVES)))
+
+
+def effective_count(weight: NDArray[np.floating[Any]]) -> float:
+    """How many labels of equal weight tell as much: (sum of w)^2 / sum of w^2, 0 without any. Source: Kish (1965).
+
+    >>> import numpy as np
+    >>> effective_count(np.array([1.0, 1.0, 0.0])), effective_count(np.empty(0))
+    (2.0, 0.0)
+    """
+    exact = weight.astype(np.float64)
+    return float(exact.sum() ** 2 / np.square(exact).sum()) if exact.size else 0.0

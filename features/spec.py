@@ -8,7 +8,7 @@ composition passes it in:
 - the bar: `open_time`, `interval` (ms), `open_`, `high`, `low`, `close`, `volume`, `quote_volume`,
   `trades`, `taker_buy_base`, `taker_buy_quote`;
 - `count`: bars since the series' origin, this one included;
-- a `Shared` intermediate by its name (`atr`, `closes`, ...), computed once per bar for all who ask;
+- a `Shared` intermediate by its name (`atr`, `highs`, ...), computed once per bar for all who ask;
 - one of the family's own `parameters`, as a literal.
 """
 
@@ -39,8 +39,10 @@ BAR_INPUTS = (
 )
 """What every step may ask for besides the shared intermediates."""
 
-HEADER = 2
-"""The first state slots of every series: bars since its origin, and the last bar's open_time."""
+HEADER = 4
+"""The first state slots of every series: see `COUNT` and what follows it."""
+COUNT, LAST, ORIGIN, MISSING = range(HEADER)
+"""Bars since the origin, the last one's open_time, the first one's, and the bars missing before that (0: none)."""
 
 Parameters = tuple[tuple[str, float], ...]
 
@@ -69,6 +71,10 @@ class Feature:
     """Raised whenever the same bars would give other numbers."""
     nan: bool = False
     """Whether it may be NaN when warm, which is so only where the source lacks a column."""
+    required: bool = True
+    """Whether a ready row waits for it. Not for what remembers too long to be waited for, nor for what may be NaN."""
+    scale_free: bool = True
+    """Whether prices or volumes 1024 times as large change nothing, to the bit."""
     source: str = ""
     """Where the formula comes from."""
 
@@ -144,6 +150,11 @@ class FeatureSpec:
     def warmup(self) -> int:
         """Bars after which every column counts."""
         return max(self.warmups)
+
+    @cached_property
+    def ready_warmup(self) -> int:
+        """Bars after which every column counts that a ready row waits for."""
+        return max((f.warmup for f in self.features if f.required and not f.nan), default=1)
 
     def index(self, name: str) -> int:
         """The column of a feature; `SpecInvalid` if it has none."""

@@ -81,10 +81,27 @@ _ALL = (
     ),
     Dataset(
         "feature_state",
-        "The state of the feature recurrences at a day's end, to continue from.",
-        _schema({"symbol": _TEXT, "close_time": _TIME, "spec": _TEXT, "state": pa.list_(_NUMBER)}),
+        "The state of the feature recurrences at a day's end, to continue from: float64 numbers, little-endian.",
+        _schema({"symbol": _TEXT, "close_time": _TIME, "spec": _TEXT, "state_bytes": pa.binary()}),
         ("timeframe", "date"),
         extra_columns=True,
+    ),
+    Dataset(
+        "feature_days",
+        "What each day of `features` was made from and came to, as digests: what has not changed is not done again.",
+        _schema(
+            {
+                "spec": _TEXT,
+                "klines": _TEXT,
+                "before": _TEXT,
+                "after": _TEXT,
+                "rows": _TIME,
+                "restarts": pa.list_(
+                    pa.struct([("symbol", pa.string()), ("timeframe", pa.string()), ("close_time", pa.int64())])
+                ),
+            }
+        ),
+        ("date",),
     ),
     Dataset(
         "labels",

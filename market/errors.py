@@ -36,13 +36,27 @@ class BarRejected(MarketError):
         self.reason = reason
 
 
+class RowRejected(BarRejected):
+    """A bar that cannot be, in a recorded file: correct or remove that row."""
+
+    def __init__(self, rejected: BarRejected, what: str, row: int, column: str) -> None:
+        super().__init__(rejected.symbol, rejected.open_time, rejected.reason)
+        self.what = what
+        self.row = row
+        """Counted from 1, a header left out."""
+        self.column = column
+
+
 class SourceUnreadable(MarketError):
     """A recorded file or an answer that is not what its source promises: replace the file, nothing was ingested."""
 
-    def __init__(self, what: str, reason: str) -> None:
+    def __init__(self, what: str, reason: str, *, row: int | None = None, column: str | None = None) -> None:
         super().__init__(f"cannot read {what}: {reason}")
         self.what = what
         self.reason = reason
+        self.row = row
+        """Counted from 1, a header left out; None when it is not one row that is wrong."""
+        self.column = column
 
 
 class UnknownSymbol(MarketError):

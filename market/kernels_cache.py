@@ -144,7 +144,7 @@ def _numba_folder(path: Path) -> Iterator[None]:
         settings.CACHE_DIR = before
 
 
-def compiler(*packages: str, allocates: bool = True) -> Compiler:
+def compiler(*packages: str, allocates: bool = True, inlined: bool = False) -> Compiler:
     """The `njit` of the last of `packages`; the others are the packages whose kernels it may call.
 
     Kernels divide as IEEE 754 says (x/0 is an infinity or NaN, not an exception), keep every
@@ -153,11 +153,14 @@ def compiler(*packages: str, allocates: bool = True) -> Compiler:
 
     Kernels that neither make nor return arrays are better off with `allocates=False`: numba then counts
     no references, and a slice handed to a callee costs nothing instead of two atomic operations.
+    `inlined=True` makes them part of every kernel that calls them, also where the compiler would not.
     """
     path = folder(*packages)
 
     def decorate(function: Callable[P, R], /) -> Callable[P, R]:
         options: dict[str, Any] = {"error_model": "numpy", "cache": path is not None, "_nrt": allocates}
+        if inlined:
+            options["forceinline"] = True
         if path is None:
             return numba.njit(**options)(function)  # type: ignore[no-any-return]
         with _numba_folder(path):

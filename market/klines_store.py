@@ -20,6 +20,7 @@ from market.lake import Lake
 
 _FIELDS = tuple(name for name in BAR.names or () if name != "close_time")
 _NULLABLE = ("trades", "taker_buy_base", "taker_buy_quote")
+_BY_NAME_DAYS = 400
 
 
 @dataclass(frozen=True, order=True)
@@ -104,7 +105,9 @@ def read_all(lake: Lake, start_ms: int, end_ms: int, symbols: Sequence[str] | No
     With `symbols`: those, in that order, an empty array for one without bars. Else: all that have any.
     """
     where, parameters = _span("date", "open_time", date_of, start_ms, end_ms, symbols)
-    table = lake.read("klines", ("symbol", *_FIELDS), where, parameters)
+    # Of a stretch that is shorter than most lakes, no other day's file is opened.
+    within = {"date": dates(start_ms, end_ms)} if end_ms - start_ms <= _BY_NAME_DAYS * DAY_MS else {}
+    table = lake.read("klines", ("symbol", *_FIELDS), where, parameters, within=within)
     found = {}
     rows = np.empty(table.num_rows, dtype=BAR)
     for name in _FIELDS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -70,6 +70,12 @@ def _make_folders(folder: Path) -> None:
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
         _sync_folder(each.parent)
+
+
+def _inside(path: str, within: Mapping[str, Collection[str]]) -> bool:
+    """Whether every partition column of a path that is in `within` has one of its values."""
+    parts = (part.partition("=") for part in path.split("/")[1:-1])
+    return all(value in within[key] for key, _, value in parts if key in within)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -190,28 +196,35 @@ class Lake:
         where: str | None = None,
         parameters: Sequence[object] = (),
         order_by: str | None = None,
+        within: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> pa.Table:
         """Rows of one dataset; none, with the dataset's schema, when nothing is stored.
 
         `where` and `order_by` are SQL; `?` in `where` stands for the `parameters`. Conditions on partition columns
         (strings) decide which files are read. Without `order_by` the order is unspecified.
+
+        `within` names values of partition columns: no other file is opened, not even for its footer, so the cost
+        does not grow with what else the dataset holds.
         """
         target = named(dataset, self.datasets)
         chosen = "*" if columns is None else ", ".join(_quoted(column) for column in columns)
         sql = f"SELECT {chosen} FROM {target.name}"  # noqa: S608 - the name is a dataset's, the rest the caller's code
         sql += f" WHERE {where}" if where else ""
         sql += f" ORDER BY {order_by}" if order_by else ""
-        return self.query(sql, parameters)
+        return self._query(sql, parameters, within)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """The answer to one SQL statement in which every dataset is a view of its name.
 
         `LakeCorrupt` names a file that cannot be read, `QueryFailed` what is wrong with the statement.
         """
+        return self._query(sql, parameters, {})
+
+    def _query(self, sql: str, parameters: Sequence[object], within: Mapping[str, Collection[str]]) -> pa.Table:
         words = set(re.findall(r"\w+", sql.lower()))
         used = [each for each in self.datasets.values() if each.name in words]
         for _ in range(_OPTIMISTIC_READS):
-            files = {each.name: self._files(each) for each in used}
+            files = {each.name: self._files(each, within) for each in used}
             before = self._signature(files)
             try:
                 table = self._answer(sql, parameters, used, files, self._scan)
@@ -226,7 +239,7 @@ class Lake:
             if self._signature(files) == before:
                 return table
         # Writers are faster than we are: hold each file open while it is read, which no replacement disturbs.
-        files = {each.name: self._files(each) for each in used}
+        files = {each.name: self._files(each, within) for each in used}
         try:
             return self._answer(sql, parameters, used, files, self._pinned)
         except (duckdb.Error, pa.ArrowException) as error:
@@ -240,8 +253,7 @@ class Lake:
 
     def files(self, dataset: str, partition: Mapping[str, str] = MappingProxyType({})) -> Paths:
         """The paths of a dataset's files, sorted; only those with the given values of partition columns."""
-        wanted = {f"{key}={value}" for key, value in partition.items()}
-        return [path for path in self._files(named(dataset, self.datasets)) if wanted <= set(path.split("/")[1:-1])]
+        return self._files(named(dataset, self.datasets), {key: (value,) for key, value in partition.items()})
 
     def verify(self, dataset: str) -> int:
         """Read every file of a dataset, checksums included; their count, or `LakeCorrupt` for the first that fails."""
@@ -259,9 +271,20 @@ class Lake:
             raise BadPath(path, "a path inside the lake has no empty part and none that begins with a dot")
         return f"{self._root}/{path}"
 
-    def _files(self, target: Dataset) -> Paths:
+    def _files(self, target: Dataset, within: Mapping[str, Collection[str]] = MappingProxyType({})) -> Paths:
+        """A dataset's files, sorted; of a partition column that is in `within`, only those of its values."""
+        folders = [target.name]
+        for key in target.partition:
+            if key not in within:
+                break
+            folders = [f"{folder}/{key}={value}" for folder in folders for value in within[key]]
         depth = len(target.partition) + 2
-        return [path for path in self.list(target.name) if path.endswith(".parquet") and len(path.split("/")) == depth]
+        found = (path for folder in folders for path in self.list(folder))
+        return sorted(
+            path
+            for path in found
+            if path.endswith(".parquet") and len(path.split("/")) == depth and _inside(path, within)
+        )
 
     def _signature(self, files: Mapping[str, Paths]) -> Any:
         """What changes when any of the files is replaced or removed."""

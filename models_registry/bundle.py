@@ -28,17 +28,27 @@ from models_registry.manifest import (
     encode,
 )
 from models_registry.runtime import Predictor, read_manifest
-from models_registry.terms import cost_model, trade_plan
+from models_registry.terms import check_hunting, cost_model, trade_plan
 
 GOLDEN_FILE = "golden.npz"
 GOLDEN_ROWS = 64
 
-TOLERANCE_INT8 = {"latents": 0.25, "reconstruction_error": 0.05, "win_probability": 1e-4}
+TOLERANCE_INT8 = {
+    "latents": 0.25,
+    "reconstruction_error": 0.05,
+    "win_probability": 1e-4,
+    "regime_probability": 1e-6,
+}
 """Processors round INT8 layers differently by one step, a few hundredths of a latent's unit variance, and a
 window passes half a dozen layers. The error is relative. The win model is checked from the golden latents, not
 from recomputed ones: trees jump at their thresholds, and from the same inputs they agree to rounding."""
 
-TOLERANCE_FLOAT = {"latents": 1e-3, "reconstruction_error": 1e-3, "win_probability": 1e-4}
+TOLERANCE_FLOAT = {
+    "latents": 1e-3,
+    "reconstruction_error": 1e-3,
+    "win_probability": 1e-4,
+    "regime_probability": 1e-6,
+}
 """fp32 and the plain versions differ between processors by the order of their sums only."""
 
 
@@ -150,6 +160,7 @@ def _check_terms(folder: Path, manifest: Manifest) -> None:
     try:
         trade_plan(manifest.plan)
         cost_model(manifest.costs)
+        check_hunting(manifest.hunting)
     except ValueError as error:
         raise BundleRejected(folder, str(error)) from error
 
@@ -198,7 +209,9 @@ def _golden_outputs(
         kind=golden["kind"],
         quality=golden["quality"],
     )
-    return {"latents": own_latents, "reconstruction_error": own_error, "win_probability": probability}
+    found = {"latents": own_latents, "reconstruction_error": own_error, "win_probability": probability}
+    regimes = predictor.regimes(golden["decision"], golden["windows"])
+    return found if regimes is None else found | {"regime_probability": regimes.astype(np.float32)}
 
 
 def _tolerance(manifest: Manifest) -> dict[str, float]:

@@ -19,6 +19,10 @@ SCHEMA = 1
 
 AUTOENCODER = "structure_autoencoder"
 WIN = "win_classifier"
+DYNAMIC = "dynamic_features"
+"""Optional: only in bundles that were trained with them."""
+REGIME = "regime_predictor"
+"""Optional: a bundle without it is whole."""
 
 
 class DecisionSpecLike(Protocol):
@@ -104,8 +108,13 @@ class Provenance(TrainingRecord, frozen=True, kw_only=True, forbid_unknown_field
     plan: dict[str, float] = {}
     """The trade plan that its labels follow; so do `costs`."""
     costs: dict[str, float] = {}
+    hunting: dict[str, float] = {}
+    """How many of its labels hunt liquidity (`rows`), and by which settings; empty when none does."""
     reads: str | None = None
-    """`provenance.identity` of the autoencoder whose latents it was trained on; null when it reads none."""
+    """`provenance.identity` of the model that it reads: of the autoencoder whose latents the win model was trained on,
+    of the regime predictor by which dynamic features were chosen; null when it reads none."""
+    reads_dynamic: str | None = None
+    """`provenance.dynamic_identity` of the dynamic features that it was trained with; null when there were none."""
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -154,6 +163,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     decision_spec: SpecPin
     plan: dict[str, float]
     costs: dict[str, float]
+    hunting: dict[str, float] = {}
+    """Of the win model: empty when it was trained without candidates that hunt liquidity."""
     training: TrainingRecord
     """Of all components together."""
     components: dict[str, Component]

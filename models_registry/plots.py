@@ -11,6 +11,9 @@ import msgspec
 from models_registry.manifest import WIN, Component
 from models_registry.win_classifier import WinParameters
 
+MOST_OF_A_NAME = 40
+"""Characters of a column's name beside its bar: expressions are longer than a plot is wide."""
+
 
 def component_plots(name: str, component: Component) -> dict[str, bytes]:
     """Every plot that a component's parameters allow: `loss`, and for the win model `calibration`, `importance`."""
@@ -54,7 +57,10 @@ def importance(shares: Mapping[str, float], most: int = 20) -> bytes:
     """The columns with the largest share of the gain."""
     figure, axes = _figure("share of gain")
     largest = sorted(shares.items(), key=lambda item: item[1])[-most:]
-    axes.barh([name for name, _ in largest], [share for _, share in largest])
+    axes.barh(range(len(largest)), [share for _, share in largest])
+    # By place: two long names may be short for the same.
+    names = [name if len(name) <= MOST_OF_A_NAME else f"{name[: MOST_OF_A_NAME - 1]}…" for name, _ in largest]
+    axes.set_yticks(range(len(largest)), names)
     return _png(figure)
 
 

@@ -17,8 +17,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models_registry.dynamic_features import NONE_IN_BUNDLE, DynamicColumns, unknown
 from models_registry.errors import BundleRejected, InputRejected
-from models_registry.manifest import AUTOENCODER, MANIFEST_FILE, WIN, Component, Manifest, decode
+from models_registry.manifest import AUTOENCODER, DYNAMIC, MANIFEST_FILE, REGIME, WIN, Component, Manifest, decode
+from models_registry.regime_predictor import RegimePredictor
 from models_registry.sessions import OnnxSession, TfliteSession
 from models_registry.structure_autoencoder import (
     LATENTS,
@@ -87,14 +89,15 @@ class Scorer:
         self._buffer = np.empty((0, 0), dtype=np.float32)
         if component.served is not None:
             self._session = session(folder, component.served, OnnxSession)
-            width = len(columns(self.parameters.inputs, names))
+            width = len(columns(self.parameters.inputs, names, self.parameters.dynamic))
             if self._session.columns != width:
                 raise BundleRejected(
                     folder, f"{component.served} takes {self._session.columns} columns, its manifest says {width}"
                 )
+            sizes = {"decision": len(names), "latents": LATENTS, "dynamic": len(self.parameters.dynamic)}
             for name in self.parameters.inputs:
                 group = name.removeprefix("aligned_")
-                if group != name and len(self._centre.get(group, ())) != {"decision": len(names)}.get(group, LATENTS):
+                if group != name and len(self._centre.get(group, ())) != sizes[group]:
                     raise BundleRejected(folder, f"{WIN} aligns {group}, but its centre is missing or of another size")
             self._buffer = np.empty((256, width), dtype=np.float32)
 
@@ -134,6 +137,23 @@ class Predictor:
         self._scorer: Scorer | None = Scorer(
             folder, manifest.components.get(WIN, missing), manifest.decision_spec.names
         )
+        self._dynamic = self._load_dynamic(folder, manifest.components.get(DYNAMIC, missing))
+        regimes = manifest.components.get(REGIME, missing)
+        self._regimes: RegimePredictor | None = None
+        if regimes.served is not None:
+            self._regimes = session(folder, regimes.served, RegimePredictor.load)
+
+    def _load_dynamic(self, folder: Path, component: Component) -> DynamicColumns | None:
+        """The dynamic features, which must be those that the win model was trained with."""
+        wanted = self._open(self._scorer).parameters.dynamic
+        if component.served is None:
+            if wanted:
+                self.fallbacks.setdefault(DYNAMIC, NONE_IN_BUNDLE)
+            return None
+        found = DynamicColumns(folder, component.served, self.manifest.decision_spec.names)
+        if wanted and found.columns != wanted:
+            raise BundleRejected(folder, f"{WIN} was trained with other {DYNAMIC} than {component.served} has")
+        return found
 
     @classmethod
     def load(cls, folder: str | Path) -> Predictor:
@@ -149,18 +169,32 @@ class Predictor:
         *,
         kind: NDArray[np.uint8] | None = None,
         quality: Float32 | None = None,
+        regime: NDArray[np.int8] | None = None,
+        dynamic: bool = True,
     ) -> Prediction:
         """Predict one wave.
 
         `decision [k, D]` and `windows [k, W, 5]` are the wave's rows; candidate `i` of `m` is at row `index[i]`
         with `direction[i]` (+1 long, -1 short), `kind[i]` and `quality[i]`. Kind and quality must be given when
         the win model was trained with them (`needs`), else `InputRejected`; so for shapes that do not fit.
+        `regime [k]` is the regime in force by which dynamic features are known or not, None the rows' own; not
+        `dynamic` leaves them unknown.
         """
         if len(decision) != len(windows):
             raise InputRejected(f"{len(decision)} decision rows, but {len(windows)} windows")
         with self._lock:
             latents, error = self.embed(windows)
-            probability = self.score(decision, latents, error, index, direction, kind=kind, quality=quality)
+            probability = self.score(
+                decision,
+                latents,
+                error,
+                index,
+                direction,
+                kind=kind,
+                quality=quality,
+                regime=regime,
+                dynamic=dynamic,
+            )
             return Prediction(latents, error, self._open(self._embedder).unlike(error), probability)
 
     def embed(self, windows: Float32) -> tuple[Float32, Float32]:
@@ -178,11 +212,43 @@ class Predictor:
         *,
         kind: NDArray[np.uint8] | None = None,
         quality: Float32 | None = None,
+        regime: NDArray[np.int8] | None = None,
+        dynamic: bool = True,
     ) -> Float32:
         """The second stage alone: calibrated probabilities `[m]`, from the latents and errors of the first."""
         with self._lock:
-            given = Candidates(decision, latents, error, index, direction, kind, quality)
-            return self._open(self._scorer).run(given)
+            scorer = self._open(self._scorer)
+            columns = self._dynamic_columns(decision, regime, dynamic, len(scorer.parameters.dynamic))
+            return scorer.run(Candidates(decision, latents, error, index, direction, kind, quality, columns))
+
+    def _dynamic_columns(
+        self, decision: Float32, regime: NDArray[np.int8] | None, dynamic: bool, wanted: int
+    ) -> Float32 | None:
+        """The dynamic features as the win model takes them; None when it takes none."""
+        if not wanted:
+            return None
+        if self._dynamic is None or not dynamic:
+            return unknown(len(decision), wanted)
+        return self._dynamic.run(decision, regime)
+
+    @property
+    def dynamic_columns(self) -> DynamicColumns | None:
+        """The dynamic features of the bundle; None when it has none."""
+        return self._dynamic
+
+    @property
+    def regime_predictor(self) -> RegimePredictor | None:
+        """The regime predictor; None when the bundle has none, or its plain version stands in."""
+        return self._regimes
+
+    def regimes(self, decision: Float32, windows: Float32) -> NDArray[np.float64] | None:
+        """Probabilities `[k, 3]` of ranging, trending and volatile ahead; NaN for rows with an unknown input.
+
+        None without the model: what ADX and Bollinger width say now stands in (`regime_predictor.in_force`).
+        """
+        if self._regimes is None:
+            return None
+        return self._regimes.run(decision, windows, self.manifest.decision_spec.names)
 
     @staticmethod
     def _open(stage: T | None) -> T:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from features.barriers import CostModel, TradePlan
+from features.liquidity import VERSION as LIQUIDITY_VERSION
+from features.liquidity import HuntSettings
 
 MOST_HORIZON_MINUTES = 366 * 1440
 """A year: what lies beyond is a unit taken for another."""
@@ -55,3 +57,36 @@ def cost_model(values: Mapping[str, float]) -> CostModel:
         if not 0 <= value < WHOLE_PRICE_BPS:
             raise ValueError(f"its costs have {name} {value:g}, which is no share of a price")
     return CostModel(**values)
+
+
+def hunting_terms(settings: HuntSettings | None) -> dict[str, float]:
+    """What a training says of how its candidates hunt liquidity; empty when they do not.
+
+    >>> hunting_terms(HuntSettings()) | {"version": 0}
+    {'threshold': 0.6, 'tolerance': 0.003, 'version': 0}
+    """
+    return {} if settings is None else {**asdict(settings), "version": float(LIQUIDITY_VERSION)}
+
+
+def hunting_differs(values: Mapping[str, float], settings: HuntSettings) -> str | None:
+    """Why a bundle whose manifest says `values` of hunting has not learnt from hunts by `settings`; None if it has.
+
+    >>> hunting_differs({}, HuntSettings())
+    'its win model was trained without hunting candidates'
+    """
+    if not values.get("rows"):
+        return "its win model was trained without hunting candidates"
+    wanted = hunting_terms(settings)
+    other = [f"{name} {values.get(name, math.nan):g}, not {wanted[name]:g}" for name in wanted]
+    changed = [text for text, name in zip(other, wanted, strict=True) if values.get(name) != wanted[name]]
+    return f"its win model was trained with other hunting candidates: {', '.join(changed)}" if changed else None
+
+
+def check_hunting(values: Mapping[str, float]) -> None:
+    """Raises `ValueError` unless these are what a training says of hunting."""
+    unknown = sorted(set(values) - {"rows", *hunting_terms(HuntSettings())})
+    if unknown:
+        raise ValueError(f"its hunting names {', '.join(unknown)}, which is no part of it")
+    wrong = sorted(name for name, value in values.items() if not math.isfinite(value))
+    if wrong:
+        raise ValueError(f"its hunting has no number for {', '.join(wrong)}")

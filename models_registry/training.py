@@ -21,10 +21,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry import bundle, structure_autoencoder, win_classifier
+from models_registry import bundle, dynamic_features, regime_predictor, structure_autoencoder, win_classifier
+from models_registry.dynamic_features import DynamicColumns
+from models_registry.dynamic_selection import DynamicConfig
 from models_registry.errors import NotEnoughData, TrainingUnavailable
 from models_registry.manifest import (
     AUTOENCODER,
+    DYNAMIC,
+    REGIME,
     WIN,
     Component,
     Manifest,
@@ -32,7 +36,17 @@ from models_registry.manifest import (
     encode,
 )
 from models_registry.probe import OUTCOME_LOG_LOSS, outcome_probe
-from models_registry.provenance import identity, merged, of_labels, of_windows, together
+from models_registry.provenance import (
+    dynamic_identity,
+    hunting_of,
+    identity,
+    merged,
+    of_labels,
+    of_regimes,
+    of_windows,
+    together,
+)
+from models_registry.regime_predictor import RegimeConfig, RegimePredictor, in_force
 from models_registry.runtime import Embedder
 from models_registry.structure_autoencoder import AutoencoderConfig, Progress, WindowSplit
 from models_registry.training_set import Split, TrainingSet, split_in_time
@@ -57,9 +71,15 @@ class TrainingConfig:
     """Between the parts: as long as a label may last, and longer than a window looks back."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     win: WinConfig = field(default_factory=WinConfig)
+    regime: RegimeConfig | None = None
+    """None trains no regime predictor, and the bundle has none."""
+    dynamic: DynamicConfig | None = None
+    """None searches for no dynamic features, and the bundle has none."""
     plan: Mapping[str, float] = field(default_factory=dict)
     """The trade plan that the labels follow, recorded in the manifest; so are `costs`."""
     costs: Mapping[str, float] = field(default_factory=dict)
+    hunting: Mapping[str, float] = field(default_factory=dict)
+    """`terms.hunting_terms` of the settings by which candidates hunt liquidity; empty when none does."""
     parent: str | None = None
     """The bundle in use when this one was trained."""
     code_version: str = "unknown"
@@ -134,26 +154,105 @@ def train_win_classifier(
     config: TrainingConfig,
     folder: str | Path,
     progress: Progress = no_progress,
+    *,
+    dynamic: str | Path | None = None,
+    regime: str | Path | None = None,
 ) -> Component:
     """Train the win model into `folder` on the latents of the component in the folder `autoencoder`.
 
     The latents come from the file that is served, through the live runtime, so that the trees never meet other
-    numbers than those they were grown on. Without xgboost the component is its plain version, with that reason;
-    raises `NotEnoughData` with too few rows in any part.
+    numbers than those they were grown on. So do dynamic features, which are given when the component in the folder
+    `dynamic` has kept any, on the regimes that it was searched with (`regime` as there). Without xgboost the
+    component is its plain version, with that reason; raises `NotEnoughData` with too few rows in any part.
     """
     folder = _fresh(folder)
     split = split_of(rows, config)
     settings = replace(config.win, seed=config.seed)
     first = load_component(autoencoder)
     latents, error = _embed(Embedder(Path(autoencoder), first), rows.windows)
-    data = WinRows.build(rows, split, latents, error, settings)
+    chosen = None if dynamic is None else load_component(dynamic)
+    extra = None
+    if dynamic is not None and chosen is not None and chosen.served is not None:
+        found = DynamicColumns(Path(dynamic), chosen.served, rows.decision_names)
+        extra = found.columns, found.run(rows.decision, _regimes_in_force(rows, config, regime))
+    data = WinRows.build(rows, split, latents, error, settings, extra)
     try:
         component = win_classifier.train(data, settings, folder, progress)
     except TrainingUnavailable as unavailable:
         component = win_classifier.plain_component(rows, split, str(unavailable))
     record = of_labels(
-        rows, split, config.seed, plan=_plain(config.plan), costs=_plain(config.costs), reads=identity(first)
+        rows,
+        split,
+        config.seed,
+        plan=_plain(config.plan),
+        costs=_plain(config.costs),
+        reads=identity(first),
+        reads_dynamic=dynamic_identity(chosen),
+        hunting=hunting_of(rows, split, config.hunting),
     )
+    return _save(folder, msgspec.structs.replace(component, provenance=record))
+
+
+def train_dynamic_features(
+    rows: TrainingSet,
+    config: TrainingConfig,
+    folder: str | Path,
+    progress: Progress = no_progress,
+    *,
+    regime: str | Path | None = None,
+) -> Component:
+    """Search for dynamic features and store what is kept in `folder`; the component says what was tried.
+
+    They follow the regime of the decision rows or, where the component in the folder `regime` predicts it, the one
+    in force.
+    """
+    folder = _fresh(folder)
+    settings = replace(config.dynamic or DynamicConfig(), seed=config.seed)
+    split = split_of(rows, config)
+    component = dynamic_features.train(rows, split, settings, folder, _regimes_in_force(rows, config, regime))
+    predictor = None if regime is None else load_component(regime)
+    record = of_labels(
+        rows,
+        split,
+        config.seed,
+        validated=False,
+        plan=_plain(config.plan),
+        costs=_plain(config.costs),
+        reads=identity(predictor),
+    )
+    progress(DYNAMIC, 1.0)
+    return _save(folder, msgspec.structs.replace(component, provenance=record))
+
+
+def _regimes_in_force(rows: TrainingSet, config: TrainingConfig, regime: str | Path | None) -> NDArray[np.int8] | None:
+    """What the worker takes for the regime on each row `[m]`; None where that is what the row says."""
+    component = None if regime is None else load_component(regime)
+    if regime is None or component is None or component.served is None:
+        return None
+    model = RegimePredictor.load(Path(regime) / component.served)
+    threshold = (config.regime or RegimeConfig()).threshold
+    names = rows.decision_names
+    return in_force(rows.decision, names, model.run(rows.decision, rows.windows, names), threshold).state
+
+
+def train_regime_predictor(
+    rows: TrainingSet, config: TrainingConfig, folder: str | Path, progress: Progress = no_progress
+) -> Component:
+    """Train the regime predictor into `folder`, on the unlabelled rows of an earlier block of time.
+
+    With too few of them, without scikit-learn or without skill the component is its plain version, with that reason:
+    it is optional, and nothing else waits for it.
+    """
+    folder = _fresh(folder)
+    settings = config.regime or RegimeConfig()
+    start = split_of(rows, config).holdout_start_ms
+    split = regime_predictor.split_regimes(rows, start, settings, config.embargo_ms)
+    try:
+        component = regime_predictor.train(rows, split, settings, config.seed, folder)
+    except (TrainingUnavailable, NotEnoughData) as error:
+        component = regime_predictor.plain_component(str(error))
+    record = of_regimes(rows, split, start, config.seed)
+    progress(REGIME, 1.0)
     return _save(folder, msgspec.structs.replace(component, provenance=record))
 
 
@@ -178,6 +277,7 @@ def assemble(
         decision_spec=SpecPin(id=rows.decision_spec_id, names=list(rows.decision_names)),
         plan=_plain(config.plan) if labelled is None else labelled.plan,
         costs=_plain(config.costs) if labelled is None else labelled.costs,
+        hunting={} if labelled is None else labelled.hunting,
         training=training,
         components=loaded,
         golden=None,
@@ -191,11 +291,26 @@ def assemble(
 def train_bundle(
     rows: TrainingSet, config: TrainingConfig, out_folder: str | Path, progress: Progress = no_progress
 ) -> TrainedBundle:
-    """Train both models and assemble them at `out_folder`; the models' own folders lie in `out_folder`.models."""
+    """Train the models and assemble them at `out_folder`; their own folders lie in `out_folder`.models."""
     work = Path(out_folder).with_name(f"{Path(out_folder).name}.models")
     folders = {name: work / name for name in (AUTOENCODER, WIN)}
+    if config.regime is not None:
+        folders[REGIME] = work / REGIME
+        train_regime_predictor(rows, config, folders[REGIME], progress)
+    regime = folders.get(REGIME)
+    if config.dynamic is not None:
+        folders[DYNAMIC] = work / DYNAMIC
+        train_dynamic_features(rows, config, folders[DYNAMIC], progress, regime=regime)
     train_structure_autoencoder(rows, config, folders[AUTOENCODER], progress)
-    train_win_classifier(rows, folders[AUTOENCODER], config, folders[WIN], progress)
+    train_win_classifier(
+        rows,
+        folders[AUTOENCODER],
+        config,
+        folders[WIN],
+        progress,
+        dynamic=folders.get(DYNAMIC),
+        regime=regime,
+    )
     trained = assemble(rows, config, folders, out_folder)
     progress("bundle", 1.0)
     return trained

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.regime_inputs import STATES
 from features.splits import holdout
 from models_registry.errors import TrainingSetUnreadable
 
@@ -39,6 +40,8 @@ TYPES: dict[str, Any] = {
     "symbol": np.int32,
     "unlabelled_windows": np.float32,
     "unlabelled_at": np.int64,
+    "unlabelled_states": np.float32,
+    "unlabelled_ahead": np.int8,
 }
 
 
@@ -79,6 +82,10 @@ class TrainingSet:
     """Index into `symbols`."""
     unlabelled_windows: NDArray[np.float32]
     unlabelled_at: NDArray[np.int64]
+    unlabelled_states: NDArray[np.float32]
+    """`[u, 8]` what `features.regime_inputs` reads of the decision rows that the windows end at; NaN where unknown."""
+    unlabelled_ahead: NDArray[np.int8]
+    """`[u]` the regime `HORIZON_MS` later; -1 where the bars do not tell."""
     symbols: tuple[str, ...]
     decision_spec_id: str
     decision_names: tuple[str, ...]
@@ -89,6 +96,9 @@ class TrainingSet:
         width = np.shape(values["windows"])[1:]
         values.setdefault("unlabelled_windows", np.empty((0, *width)))
         values.setdefault("unlabelled_at", [])
+        count = len(values["unlabelled_at"])
+        values.setdefault("unlabelled_states", np.full((count, len(STATES)), np.nan))
+        values.setdefault("unlabelled_ahead", np.full(count, -1))
         arrays = {name: np.ascontiguousarray(values.pop(name), dtype=kind) for name, kind in TYPES.items()}
         result = cls(
             **arrays,

@@ -7,6 +7,7 @@ A win is the target before the stop; an expiry is none, whatever its R.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -37,7 +38,7 @@ from models_registry.statistics import (
 )
 from models_registry.structure_autoencoder import Progress
 from models_registry.training_set import Split, TrainingSet
-from models_registry.win_inputs import INPUTS, Candidates, columns, fill_matrix, medians
+from models_registry.win_inputs import DYNAMIC_INPUTS, INPUTS, Candidates, columns, fill_matrix, medians
 
 Float32 = NDArray[np.float32]
 
@@ -66,7 +67,9 @@ class WinParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: list[str] = msgspec.field(default_factory=lambda: list(INPUTS))
     centre: dict[str, list[float]] = {}
-    """Medians of the fitted rows, by group that is aligned: `decision [D]`, `latents [16]`."""
+    """Medians of the fitted rows, by group that is aligned: `decision [D]`, `latents [16]`, `dynamic [E]`."""
+    dynamic: list[str] = []
+    """The dynamic features that it was trained with, by name and in order."""
     calibration: Calibration = Platt()
     fallback: QualityLogistic = QualityLogistic()
     trees: int = 0
@@ -117,16 +120,40 @@ class WinRows:
     """Of the fitted rows, by group."""
     rows: TrainingSet
     split: Split
+    inputs: tuple[str, ...]
+    """The groups of its columns."""
+    dynamic: tuple[str, ...] = ()
+    """The names of the dynamic features among them."""
 
     @classmethod
-    def build(cls, rows: TrainingSet, split: Split, latents: Float32, error: Float32, config: WinConfig) -> WinRows:
-        """From the set and the first stage's outputs on the windows of its rows, `[m, 16]` and `[m]`."""
-        matrix = np.empty((len(rows), len(columns(config.inputs, rows.decision_names))), dtype=np.float32)
+    def build(
+        cls,
+        rows: TrainingSet,
+        split: Split,
+        latents: Float32,
+        error: Float32,
+        config: WinConfig,
+        dynamic: tuple[Sequence[str], Float32] | None = None,
+    ) -> WinRows:
+        """From the set and the first stage's outputs on the windows of its rows, `[m, 16]` and `[m]`.
+
+        `dynamic` are the names and values `[m, E]` of the dynamic features; None trains without any.
+        """
+        names, values = dynamic or ((), None)
+        inputs = config.inputs if values is None else (*config.inputs, *DYNAMIC_INPUTS)
+        matrix = np.empty((len(rows), len(columns(inputs, rows.decision_names, names))), dtype=np.float32)
         centre = {"decision": medians(rows.decision[split.fit]), "latents": medians(latents[split.fit])}
+        if values is not None:
+            centre["dynamic"] = medians(values[split.fit])
         index = np.arange(len(rows), dtype=np.int64)
-        given = Candidates(rows.decision, latents, error, index, rows.direction, rows.kind, rows.quality)
-        fill_matrix(matrix, config.inputs, given, centre)
-        return cls(matrix, centre, rows, split)
+        given = Candidates(rows.decision, latents, error, index, rows.direction, rows.kind, rows.quality, values)
+        fill_matrix(matrix, inputs, given, centre)
+        return cls(matrix, centre, rows, split, inputs, tuple(names))
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the matrix' columns."""
+        return columns(self.inputs, self.rows.decision_names, self.dynamic)
 
 
 def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) -> Component:
@@ -153,7 +180,7 @@ def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) ->
     files = {XGBOOST_FILE: sha256_of(folder / XGBOOST_FILE)}
     plain = fit_plain(data.rows, split)
     if not found.passed:
-        parameters = WinParameters(inputs=list(config.inputs), fallback=plain)
+        parameters = WinParameters(inputs=list(data.inputs), dynamic=list(data.dynamic), fallback=plain)
         why = f"the ONNX file is not usable: {found.failed}"
         return _component({"onnx": found}, files, parameters, None, {}, why)
     files[ONNX_FILE] = str(found.sha256)
@@ -164,13 +191,14 @@ def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) ->
     probability = fitted.apply(raw[split.holdout])
     scored = Scored(held.decided_at, held.known_at, held.won, held.r, probability)
     parameters = WinParameters(
-        inputs=list(config.inputs),
+        inputs=list(data.inputs),
+        dynamic=list(data.dynamic),
         centre={name: values.tolist() for name, values in data.centre.items()},
         calibration=fitted,
         fallback=plain,
         trees=booster.num_boosted_rounds(),
         history=history,
-        importance=_importance(booster, columns(config.inputs, data.rows.decision_names)),
+        importance=_importance(booster, data.columns),
         reliability=reliability(scored.won, probability),
     )
     progress(f"{WIN}: judging", 0.9)

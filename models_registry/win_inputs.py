@@ -23,24 +23,32 @@ INPUTS = (
     "kind",
     "quality",
 )
-"""The groups of columns that the model may be given.
+"""The groups of columns that every model is given.
 
 The aligned groups are the column less its centre, times the direction: what rising prices are to a long, falling
 ones are to a short. Events are candidates in both directions, so a column that tells where the price will go has no
 marginal relation to winning, and trees, which split on one column at a time, would hardly find it.
 """
 
+DYNAMIC_INPUTS = ("dynamic", "aligned_dynamic")
+"""The groups that a model trained with dynamic features is given besides: they are unknown outside their regime."""
 
-def columns(inputs: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The names of the matrix' columns.
+
+def columns(inputs: Sequence[str], names: Sequence[str], dynamic: Sequence[str] = ()) -> list[str]:
+    """The names of the matrix' columns, from those of the decision row and of the dynamic features.
 
     >>> columns(["decision", "aligned_decision", "direction"], ["5m.rsi_14"])
     ['5m.rsi_14', '5m.rsi_14 aligned', 'direction']
     """
-    unknown = [name for name in inputs if name not in INPUTS]
+    known = (*INPUTS, *DYNAMIC_INPUTS)
+    unknown = [name for name in inputs if name not in known]
     if unknown:
-        raise InputRejected(f"unknown inputs {', '.join(unknown)}: the win model knows {', '.join(INPUTS)}")
-    groups = {"decision": list(names), "latents": [f"latent_{index:02d}" for index in range(LATENTS)]}
+        raise InputRejected(f"unknown inputs {', '.join(unknown)}: the win model knows {', '.join(known)}")
+    groups = {
+        "decision": list(names),
+        "latents": [f"latent_{index:02d}" for index in range(LATENTS)],
+        "dynamic": list(dynamic),
+    }
     result: list[str] = []
     for name in inputs:
         group = groups.get(name.removeprefix("aligned_"))
@@ -68,15 +76,19 @@ class Candidates(NamedTuple):
     """`[m]`"""
     quality: Float32 | None
     """`[m]`"""
+    dynamic: Float32 | None = None
+    """`[k, E]` the dynamic features."""
 
 
 def fill_matrix(out: Float32, inputs: Sequence[str], given: Candidates, centre: Mapping[str, Float32]) -> None:
     """Write the inputs of `m` candidates into `out [m, columns]`.
 
-    What is not finite becomes NaN, which the trees take as missing. Raises `InputRejected` for a kind or quality
-    that the model needs and was not given.
+    What is not finite becomes NaN, which the trees take as missing. Raises `InputRejected` for a kind, a quality or
+    dynamic features that the model needs and was not given.
     """
     groups = {"decision": given.decision, "latents": given.latents}
+    if given.dynamic is not None:
+        groups["dynamic"] = given.dynamic
     singles = {"direction": given.direction, "kind": given.kind, "quality": given.quality}
     at = 0
     for name in inputs:
@@ -89,7 +101,7 @@ def fill_matrix(out: Float32, inputs: Sequence[str], given: Candidates, centre: 
                 into *= given.direction[:, None]
             at += group.shape[1]
             continue
-        single = given.error[given.row] if name == "reconstruction_error" else singles[name]
+        single = given.error[given.row] if name == "reconstruction_error" else singles.get(name)
         if single is None:
             raise InputRejected(f"the bundle's win model was trained with {name!r}: give it to the prediction")
         out[:, at] = single

@@ -28,6 +28,18 @@ def whole(name: str, default: int) -> int:
     return dg.EnvVar.int(name) if os.environ.get(name) else default
 
 
+def switch(name: str) -> bool:
+    """Whether the variable is true at this moment; `ValueError` unless it says true or false, or nothing.
+
+    >>> switch("PERPFORGE_NOBODY_SETS_THIS")
+    False
+    """
+    value = now(name, "false").strip().lower()
+    if value not in ("true", "false"):
+        raise ValueError(f"{name}={value} is not allowed: true or false")
+    return value == "true"
+
+
 def now(name: str, default: str) -> str:
     """The variable's value at this moment, for what must be known when the definitions are made."""
     return os.environ.get(name) or default

@@ -9,6 +9,8 @@ LEARN = (
     "labels",
     "training_set",
     "structure_autoencoder",
+    "regime_predictor",
+    "dynamic_features",
     "win_classifier",
     "trading_bundle",
     "bundle_evaluation",

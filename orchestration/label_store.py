@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.history import DecisionHistory, decision_history
-from features.labels import LabelTable, label_history, uniqueness
+from features.labels import LabelTable, label_history, sample_weight, uniqueness
 from market.bars import DAY_MS, Bars
 from market.funding import Fundings
 from market.klines_store import day_start, read_all, read_all_funding, stored_dates
@@ -46,7 +46,15 @@ def read_history(lake: Lake, days: int) -> History:
 
 def store_history_labels(lake: Lake, history: History, settings: TrainingSettings) -> LabelTable:
     """Label every candidate of `history`, in place of the history labels that the lake holds."""
-    table = label_history(history.rows, history.bars, history.funding, settings.plan(), settings.costs())
+    table = label_history(
+        history.rows,
+        history.bars,
+        history.funding,
+        settings.plan(),
+        settings.costs(),
+        half_life_days=settings.half_life(),
+        hunting=settings.hunting(),
+    )
     lake.put("labels", pa.table(table.columns()), {"source": HISTORY})
     return table
 
@@ -113,8 +121,10 @@ def _live_table(events: list[dict[str, Any]]) -> pa.Table:
         np.array([event["opened_at"] for event in events], dtype=np.int64),
         np.array([event["known_at"] for event in events], dtype=np.int64),
     )
-    quality = np.array([event["quality"] for event in events])
-    return pa.table(columns | {"weight": pa.array(quality * share, pa.float64())})
+    quality = np.array([event["quality"] for event in events], dtype=np.float64)
+    known = np.array([event["known_at"] for event in events], dtype=np.int64)
+    # Of this epoch by itself and without recency: a file hangs on nothing else. A training weighs all labels together.
+    return pa.table(columns | {"weight": pa.array(sample_weight(quality, share, known), pa.float64())})
 
 
 def count_live(lake: Lake, span: tuple[int, int] | None = None) -> int:

@@ -17,6 +17,7 @@ from orchestration import environment
 
 if TYPE_CHECKING:
     from features.barriers import CostModel, TradePlan
+    from features.liquidity import HuntSettings
     from market.lake import Lake
     from market.sources import BarSource
     from models_registry.registry import Registry
@@ -113,6 +114,12 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     seed: int = Field(default=7, description="Of every model.")
     history_days: int = Field(default=90, description="The newest days of klines that are learnt from.", ge=1)
+    half_life_days: float = Field(
+        default=45.0,
+        description="A label this much older than the newest counts half of it. By default half of the history: its "
+        "oldest day counts a quarter, which costs an eighth of the effective rows. 0: all ages count alike.",
+        ge=0,
+    )
     holdout_hours: float = Field(
         default=48.0, description="The last hours of decisions judge the models and are not learnt from.", gt=0
     )
@@ -125,6 +132,27 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     fewest_rows: int = Field(default=500, description="Fewer labels than this are not fitted to.", ge=10)
     min_confidence: float = Field(default=0.35, description="Win probability from which a candidate counts as traded.")
     quantise: bool = Field(default=True, description="Serve INT8 where it passes, else fp32.")
+    market_regime_prediction: bool = Field(default=False, description="Train a predictor of the regime an hour ahead.")
+    regime_prediction_threshold: float = Field(
+        default=0.70, description="Least probability of a forecast in force.", ge=0, le=1
+    )
+    regime_prediction_lookback: int = Field(default=10, description="Bars that the forecast looks back.", ge=4, le=32)
+    liquidity_hunting: bool = Field(default=False, description="Label candidates that hunt liquidity, too.")
+    liquidity_hunt_confidence_threshold: float = Field(
+        default=0.60, description="Least score of a pool that is hunted.", ge=0, le=1
+    )
+    liquidity_slippage_tolerance: float = Field(
+        default=0.003, description="How near to a pool price must be, as a fraction of it.", gt=0, lt=1
+    )
+    dynamic_features: bool = Field(default=False, description="Search for dynamic features and learn with them.")
+    dynamic_feature_min_sharpe: float = Field(
+        default=1.0, description="Least information ratio of one, a year's, after the correction for all tries.", ge=0
+    )
+    dynamic_feature_max_count: int = Field(default=20, description="Most of them, over all regimes.", ge=1, le=200)
+
+    def half_life(self) -> float | None:
+        """Days after which a label counts half, None when age does not matter."""
+        return self.half_life_days or None
 
     def plan(self) -> TradePlan:
         """Where stop, target and expiry lie."""
@@ -138,16 +166,36 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return CostModel()
 
+    def hunting(self) -> HuntSettings | None:
+        """When pools of liquidity are hunted; None when they are not."""
+        from features.liquidity import HuntSettings
+
+        if not self.liquidity_hunting:
+            return None
+        return HuntSettings(self.liquidity_hunt_confidence_threshold, self.liquidity_slippage_tolerance)
+
     def config(self, last_decided_at: int, parent: str | None = None) -> TrainingConfig:
         """The configuration of one training whose newest decision was at `last_decided_at` (ms)."""
         from dataclasses import asdict
         from importlib.metadata import version
 
+        from models_registry.dynamic_selection import DynamicConfig
+        from models_registry.regime_predictor import RegimeConfig
         from models_registry.structure_autoencoder import AutoencoderConfig
+        from models_registry.terms import hunting_terms
         from models_registry.training import TrainingConfig
         from models_registry.win_classifier import WinConfig
 
         few = self.fewest_rows
+        regime = RegimeConfig(
+            lookback=self.regime_prediction_lookback,
+            threshold=self.regime_prediction_threshold,
+            fewest_fit=few,
+            fewest_validation=few // 5,
+        )
+        dynamic = DynamicConfig(
+            min_sharpe=self.dynamic_feature_min_sharpe, max_count=self.dynamic_feature_max_count, seed=self.seed
+        )
         return TrainingConfig(
             seed=self.seed,
             holdout_start_ms=last_decided_at - round(self.holdout_hours * HOUR_MS),
@@ -163,6 +211,9 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
                 fewest_validation=few // 5,
                 fewest_holdout=few // 5,
             ),
+            regime=regime if self.market_regime_prediction else None,
+            dynamic=dynamic if self.dynamic_features else None,
+            hunting=hunting_terms(self.hunting()),
             plan=asdict(self.plan()),
             costs=asdict(self.costs()),
             parent=parent,
@@ -206,7 +257,17 @@ def from_environment() -> dict[str, object]:
             epochs=whole("TRAINING_EPOCHS", 20),
             max_windows=whole("TRAINING_MAX_WINDOWS", 30_000),
             # Dagster's variables are texts and whole numbers: these are read here.
+            half_life_days=float(environment.now("TRAINING_HALF_LIFE_DAYS", "45")),
             holdout_hours=float(environment.now("TRAINING_HOLDOUT_HOURS", "48")),
             min_confidence=float(environment.now("MIN_CONFIDENCE", "0.35")),
+            market_regime_prediction=environment.switch("ENABLE_MARKET_REGIME_PREDICTION"),
+            regime_prediction_threshold=float(environment.now("REGIME_PREDICTION_THRESHOLD", "0.70")),
+            regime_prediction_lookback=int(environment.now("REGIME_PREDICTION_LOOKBACK", "10")),
+            liquidity_hunting=environment.switch("ENABLE_LIQUIDITY_HUNTING"),
+            liquidity_hunt_confidence_threshold=float(environment.now("LIQUIDITY_HUNT_CONFIDENCE_THRESHOLD", "0.60")),
+            liquidity_slippage_tolerance=float(environment.now("LIQUIDITY_SLIPPAGE_TOLERANCE", "0.003")),
+            dynamic_features=environment.switch("ENABLE_DYNAMIC_FEATURES"),
+            dynamic_feature_min_sharpe=float(environment.now("DYNAMIC_FEATURE_MIN_SHARPE", "1.0")),
+            dynamic_feature_max_count=int(environment.now("DYNAMIC_FEATURE_MAX_COUNT", "20")),
         ),
     }

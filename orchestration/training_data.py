@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.history import DecisionHistory
-from features.labels import uniqueness
+from features.labels import sample_weight, uniqueness
+from features.regime_inputs import HORIZON_MS, regime_states
 from market.lake import Lake
 from models_registry.training_set import HISTORY as FROM_HISTORY
 from models_registry.training_set import LIVE as FROM_LIVE
@@ -39,10 +40,11 @@ class Joined:
     """Labels whose decision row is not in the stored klines: ingest their days."""
 
 
-def join(lake: Lake, history: DecisionHistory, max_windows: int) -> Joined:
+def join(lake: Lake, history: DecisionHistory, max_windows: int, half_life_days: float | None = None) -> Joined:
     """The labels of the lake with their decision rows and windows, and windows without labels, evenly spaced.
 
-    Weight is quality times uniqueness, the latter over all labels together.
+    Labels of history and live ones are weighed by one rule (`features.labels.sample_weight`): uniqueness over all of
+    them together, recency from the newest of them.
     """
     start = int(history.time[0]) if len(history) else 0
     labels = lake.query(_LABELS, (start,))
@@ -52,6 +54,7 @@ def join(lake: Lake, history: DecisionHistory, max_windows: int) -> Joined:
     row = _rows_of(history, column["decided_at"], symbol)
     kept = row >= 0
     share = uniqueness(symbol, column["opened_at"], column["known_at"])
+    weight = sample_weight(column["quality"], share, column["known_at"], half_life_days)
     live = np.array([source == LIVE for source in labels.column("source").to_pylist()], dtype=bool)
     unlabelled = np.flatnonzero(history.ready)
     # Twice what is fitted: the later part of them judges.
@@ -61,18 +64,28 @@ def join(lake: Lake, history: DecisionHistory, max_windows: int) -> Joined:
         windows=history.windows(row[kept]),
         symbol=symbol[kept],
         source=np.where(live, FROM_LIVE, FROM_HISTORY)[kept],
-        weight=(column["quality"] * share)[kept],
+        weight=weight[kept],
         **{
             name: column[name][kept]
             for name in ("direction", "kind", "decided_at", "known_at", "outcome", "r", "quality")
         },
         unlabelled_windows=history.windows(unlabelled),
         unlabelled_at=history.time[unlabelled],
+        unlabelled_states=regime_states(history.decision[unlabelled], history.spec.names),
+        unlabelled_ahead=_regimes_ahead(history, unlabelled),
         symbols=history.symbols,
         decision_spec_id=history.spec.id,
         decision_names=history.spec.names,
     )
     return Joined(rows, int(live[kept].sum()), int((~kept).sum()))
+
+
+def _regimes_ahead(history: DecisionHistory, index: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The regime `HORIZON_MS` after each of the rows `index`, int8 [u]; -1 where that row is missing or not ready."""
+    later = _rows_of(history, history.time[index] + HORIZON_MS, history.symbol[index])
+    regime = regime_states(history.decision[later], history.spec.names)[:, 0]
+    known = (later >= 0) & history.ready[later] & np.isfinite(regime)
+    return np.where(known, regime, -1).astype(np.int8)
 
 
 def _rows_of(history: DecisionHistory, time: NDArray[np.int64], symbol: NDArray[np.int32]) -> NDArray[np.int64]:

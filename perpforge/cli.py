@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from perpforge.commands.bundle import bundle_app
+from perpforge.commands.features import features_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +19,7 @@ app = typer.Typer(
     help="From Binance USDⓈ-M klines to promoted model bundles, and those bundles run live.",
 )
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(features_app, name="features")
 
 Home = Annotated[Path, typer.Option("--home", help="the folder that everything is written under")]
 

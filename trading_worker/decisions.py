@@ -17,7 +17,10 @@ from features.decision_spec import DecisionSpec
 from features.labels import position_id
 from features.quality import quality
 from market.bars import MINUTE_MS
+from models_registry.dynamic_features import DynamicColumns
+from models_registry.regime_predictor import RegimePredictor, Regimes
 from models_registry.terms import trade_plan
+from trading_worker import optional_modules
 from trading_worker.events import Signal
 from trading_worker.settings import EngineSettings
 from trading_worker.strategies import Proposals, strategy
@@ -50,6 +53,17 @@ class PredictorLike(Protocol):
     def fallbacks(self) -> Mapping[str, str]:
         """The components that their plain version stands in for, with the reason."""
 
+    @property
+    def regime_predictor(self) -> RegimePredictor | None:
+        """The regime predictor, if the bundle has one. It and `regimes` are asked for when it is switched on."""
+
+    @property
+    def dynamic_columns(self) -> DynamicColumns | None:
+        """The dynamic features, if the bundle has any."""
+
+    def regimes(self, decision: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """[k, 3] probabilities of each regime ahead; None without the model."""
+
     def predict(
         self,
         decision: NDArray[np.float32],
@@ -59,6 +73,8 @@ class PredictorLike(Protocol):
         *,
         kind: NDArray[np.uint8] | None = None,
         quality: NDArray[np.float32] | None = None,
+        regime: NDArray[np.int8] | None = None,
+        dynamic: bool = True,
     ) -> PredictionLike:
         """See `models_registry.runtime.Predictor.predict`: no result depends on what else is in its batch."""
 
@@ -70,6 +86,8 @@ class Decided:
     signals: tuple[Signal, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     """Fields of `events.WaveClosed`."""
+    lines: tuple[int, ...] = ()
+    """The line of the wave that each signal was decided on."""
 
 
 class _Scored(NamedTuple):
@@ -97,14 +115,21 @@ def decide(
     """The signals of a wave, at most one per symbol. Pure.
 
     `followed` int64[S, 2] says how many positions each symbol has, long and short. In order: candidates on warm
-    rows; their scores in one call; symbols unlike the training data are left out; the strategy chooses; then the
-    least quality, the least confidence and the most positions per symbol and direction.
+    rows; no rule signals where the market is predicted to range; the scores of the others in one call; symbols unlike
+    the training data are left out; the strategy chooses; then the least quality, the least confidence and the most
+    positions per symbol and direction.
     """
-    found = candidates(wave.decision, spec, wave.ready)
-    counts = {"ready": int(wave.ready.sum()), "candidates": int(found.index.size)}
+    every = candidates(wave.decision, spec, wave.ready, settings.hunting)
+    counts = {"ready": int(wave.ready.sum()), "candidates": int(every.index.size)}
+    if not every.index.size:
+        return Decided((), counts)
+    regimes = optional_modules.regimes(wave, spec, predictor, settings)
+    found = optional_modules.without_trends_in_a_range(every, regimes)
+    counts["ranging"] = int(every.index.size - found.index.size)
     if not found.index.size:
         return Decided((), counts)
-    scored = _score(wave, found, spec, predictor, settings)
+    plan = settings.plan or bundle_plan(predictor)
+    scored = _score(wave, found, regimes, spec, predictor, settings, plan)
     proposals = scored.proposals
     choice = strategy(settings.strategy_mode)(proposals)
     fine = proposals.quality[choice.chosen] >= np.float32(settings.min_quality)
@@ -120,29 +145,46 @@ def decide(
         "occupied": int((fine & sure & ~room).sum()),
     }
     taken = np.flatnonzero(fine & sure & room)
-    plan = settings.plan or bundle_plan(predictor)
     about = {
         "strategy": settings.strategy_mode,
         "bundle": str(predictor.manifest.bundle_version),
         "decision_spec": spec.id,
-        "fallbacks": tuple(sorted(predictor.fallbacks)),
+        "fallbacks": tuple(sorted(optional_modules.fallbacks(predictor, settings))),
     }
+    ordered = taken[np.argsort(rows[taken], kind="stable")]
+    lines = scored.lines[proposals.row[choice.chosen[ordered]]]
+    beside = optional_modules.beside_signals(wave, lines, regimes, spec, settings)
     signals = tuple(
-        _signal(wave, scored, int(choice.chosen[at]), float(choice.confidence[at]), symbols, plan, about)
-        for at in taken[np.argsort(rows[taken], kind="stable")]
+        _signal(wave, scored, int(choice.chosen[at]), float(choice.confidence[at]), symbols, plan, about | more)
+        for at, more in zip(ordered, beside, strict=True)
     )
-    return Decided(signals, counts)
+    return Decided(signals, counts, tuple(lines.tolist()))
 
 
 def _score(
-    wave: DecisionWave, found: Candidates, spec: DecisionSpec, predictor: PredictorLike, settings: EngineSettings
+    wave: DecisionWave,
+    found: Candidates,
+    regimes: Regimes,
+    spec: DecisionSpec,
+    predictor: PredictorLike,
+    settings: EngineSettings,
+    plan: TradePlan,
 ) -> _Scored:
     """All candidates with their scores. Only lines with a candidate are predicted."""
     lines, row = np.unique(found.index, return_inverse=True)
     row = row.astype(np.int64)
     decision = wave.decision[lines]
-    score = quality(decision[row], found.direction, spec)
-    prediction = predictor.predict(decision, wave.windows[lines], row, found.direction, kind=found.kind, quality=score)
+    score = quality(decision[row], found.direction, spec, plan)
+    prediction = predictor.predict(
+        decision,
+        wave.windows[lines],
+        row,
+        found.direction,
+        kind=found.kind,
+        quality=score,
+        regime=regimes.state[lines],
+        dynamic=settings.dynamic_features,
+    )
     like = np.ones(row.size, dtype=np.bool_)
     if settings.abstain_when_unlike:
         like = ~np.asarray(prediction.unlike)[row]

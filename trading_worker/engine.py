@@ -8,18 +8,19 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from features.barriers import CostModel
+from features.barriers import POSITION, CostModel
 from features.decision import DecisionState
 from features.errors import StateMismatch
-from market.bars import MINUTE_MS, Bars
+from market.bars import BAR, MINUTE_MS, Bars
 from models_registry.terms import cost_model
-from trading_worker import snapshots
+from trading_worker import optional_modules, sight, snapshots
 from trading_worker.decisions import Decided, PredictionLike, PredictorLike, decide
 from trading_worker.errors import SnapshotRefused, SwapRefused, WaveMalformed, WaveOutOfOrder
 from trading_worker.events import AnyEvent, BarRejected, BundleSwapped, WaveClosed, kind
 from trading_worker.screening import NEVER, no_bars, screen
 from trading_worker.settings import EngineSettings
-from trading_worker.virtual_positions import Table, VirtualPositions
+from trading_worker.snapshots import About, EngineState
+from trading_worker.virtual_positions import DETAIL, Table, VirtualPositions
 from trading_worker.wave import MinuteBars, Wave
 
 __all__ = ["Engine", "PredictionLike", "PredictorLike"]
@@ -58,7 +59,8 @@ class Engine:
         self._row = {symbol: row for row, symbol in enumerate(self.symbols)}
         if len(self._row) != len(self.symbols):
             raise ValueError("a symbol stands twice in the universe")
-        self.state = DecisionState(self.symbols) if state is None else state
+        incremental = self.settings.incremental_cache
+        self.state = DecisionState(self.symbols, incremental=incremental) if state is None else state
         _check_fits(predictor, self.state, self.symbols)
         self.predictor = predictor
         self.positions = VirtualPositions(
@@ -69,6 +71,8 @@ class Engine:
         self._last = no_bars(len(self.symbols))
         self._note_last_times()
         self._owed: dict[tuple[int, int], float] = {}
+        self.seen: dict[str, NDArray[np.float32]] = {}
+        """What the models saw of each signal of the last wave, by position; see `sight`."""
 
     def _note_last_times(self) -> None:
         """Take over from a warmed state when each symbol's last bar was; its values are not known."""
@@ -114,12 +118,13 @@ class Engine:
         decision = self.state.on_minute(
             wave.time_ms, screened.rows, screened.bars, wave.funding_rate, wave.next_funding_ms
         )
-        decided = Decided()
+        decided, self.seen = Decided(), {}
         if decision is not None:
             counts = self.positions.open_count
             decided = decide(decision, self.state.spec, self.symbols, self.predictor, self.settings, counts)
-        for signal in decided.signals:
-            self.positions.add(signal)
+            for signal, line in zip(decided.signals, decided.lines, strict=True):
+                self.positions.add(signal)
+                self.seen[signal.position_id] = sight.pack(decision, line)
         absent = {self._row[symbol] for symbol in wave.absent if symbol in self._row} | set(screened.refused)
         events: list[AnyEvent] = []
         if decision is not None or absent or late:
@@ -221,20 +226,19 @@ class Engine:
             old=self.bundle,
             new=str(predictor.manifest.bundle_version),
             decision_spec=new.spec.id,
-            fallbacks=tuple(sorted(predictor.fallbacks)),
+            fallbacks=tuple(sorted(optional_modules.fallbacks(predictor, self.settings))),
             warmed=state is not None,
         )
         self.positions.costs = self._costs(predictor)
         self.predictor, self.state = predictor, new
         return self._count([event])
 
-    def snapshot(self) -> bytes:
-        """Everything needed to continue except the bundle, versioned and checksummed; taken between waves."""
+    def capture(self) -> EngineState:
+        """Everything needed to continue except the bundle, between two waves. The next wave changes its arrays."""
         table = self.positions.table()
-        arrays = {f"state.{name}": array for name, array in self.state.snapshot().items()}
-        arrays |= {"position": table.position, "detail": table.detail, "last": self._last}
-        return snapshots.encode(
-            snapshots.Body(
+        arrays = {f"state.{name}": array for name, array in self.state.arrays().items()}
+        return EngineState(
+            About(
                 time_ms=self.time_ms,
                 symbols=self.symbols,
                 decision_spec=self.decision_spec,
@@ -243,33 +247,44 @@ class Engine:
                 costs=list(table.costs),
                 counters=dict(self.counters),
                 owed=[(row, time_ms, rate) for (row, time_ms), rate in sorted(self._owed.items())],
-                arrays={name: snapshots.pack_array(array) for name, array in arrays.items()},
-            )
+            ),
+            arrays | {"position": table.position, "detail": table.detail, "last": self._last},
         )
 
+    def snapshot(self) -> bytes:
+        """What `capture` gives as bytes, versioned and checksummed."""
+        return snapshots.encode(self.capture())
+
     def restore(self, snapshot: bytes) -> None:
-        """Continue from a snapshot of the same symbols and DecisionSpec, whatever bundle made it.
+        """Continue from the bytes of a `snapshot`; see `resume`."""
+        self.resume(snapshots.decode(snapshot))
+
+    def resume(self, stored: EngineState) -> None:
+        """Continue from a state of the same symbols and DecisionSpec, whatever bundle made it; it is copied.
 
         Raises `SnapshotRefused` with the reason; then nothing has changed.
         """
-        body = snapshots.decode(snapshot)
-        if body.symbols != self.symbols:
-            raise SnapshotRefused(_other_symbols(body.symbols, self.symbols))
-        if body.decision_spec != self.decision_spec:
+        about, arrays = stored.about, stored.arrays
+        if about.symbols != self.symbols:
+            raise SnapshotRefused(_other_symbols(about.symbols, self.symbols))
+        if about.decision_spec != self.decision_spec:
             raise SnapshotRefused(
-                f"it is of DecisionSpec {body.decision_spec}, the bundle in force needs {self.decision_spec}"
+                f"it is of DecisionSpec {about.decision_spec}, the bundle in force needs {self.decision_spec}"
             )
-        arrays = {name: snapshots.unpack_array(data) for name, data in body.arrays.items()}
-        state = DecisionState(self.symbols, self.state.spec)
+        for name, dtype in (("position", POSITION), ("detail", DETAIL), ("last", BAR)):
+            if name not in arrays or arrays[name].dtype != dtype:
+                raise SnapshotRefused(f"its {name} is not what this program keeps")
+        state = self.state.blank()
         try:
             state.restore({name.removeprefix("state."): a for name, a in arrays.items() if name.startswith("state.")})
         except (StateMismatch, KeyError) as error:
             raise SnapshotRefused(f"its feature state does not fit: {error}") from error
-        self.state, self._last = state, arrays["last"]
-        self.positions.load(Table(arrays["position"], arrays["detail"], body.names, tuple(body.costs)))
-        self.time_ms = body.time_ms
-        self._owed = {(row, time_ms): rate for row, time_ms, rate in body.owed}
-        self.counters = Counter(body.counters)
+        self.state, self._last = state, arrays["last"].copy()
+        self.positions.load(Table(arrays["position"], arrays["detail"], about.names, tuple(about.costs)))
+        self.time_ms = about.time_ms
+        self._owed = {(row, time_ms): rate for row, time_ms, rate in about.owed}
+        self.counters = Counter(about.counters)
+        self.seen = {}
 
 
 def _check_fits(predictor: PredictorLike, state: DecisionState, symbols: tuple[str, ...]) -> None:

@@ -57,6 +57,36 @@ class SnapshotRefused(WorkerError):
         self.reason = reason
 
 
+class StateRefused(WorkerError):
+    """A mapped file, or a part of one, that no state is taken from: an older generation, a snapshot or bars serve."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} refused: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class StateForeign(StateRefused):
+    """A file of something else, or of another version of this program."""
+
+
+class StateDamaged(StateRefused):
+    """A torn or changed part: its checksum does not match, or something of it is missing."""
+
+
+class StateMisfit(StateRefused):
+    """A whole state, but of another specification or another universe."""
+
+
+class StateUnwritable(WorkerError):
+    """The disk refuses a mapped file: go on without it, or free the disk and start again."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot write {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
 class SwapRefused(WorkerError):
     """A bundle that cannot replace the one in force: the old one stays."""
 

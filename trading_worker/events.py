@@ -74,6 +74,8 @@ class WaveClosed(Event, frozen=True, kw_only=True):
     ready: int = 0
     """Symbols whose features were warm."""
     candidates: int = 0
+    ranging: int = 0
+    """Rule signals, which follow a trend, not taken since the market is predicted to range."""
     unlike: int = 0
     """Candidates dropped since their window is unlike the training data."""
     not_chosen: int = 0
@@ -139,7 +141,7 @@ class Signal(Event, frozen=True, kw_only=True):
     direction: int
     """1 long, -1 short."""
     kind: int
-    """What made it a candidate: 1 the rules, 2 a CUSUM event."""
+    """What made it a candidate: 1 the rules, 2 a CUSUM event, 3 a pool of liquidity that is hunted."""
     reference: float
     """Close of the decision bar, from which stop and target are measured. The entry is the next 1m open."""
     atr: float
@@ -157,6 +159,20 @@ class Signal(Event, frozen=True, kw_only=True):
     decision_spec: str
     fallbacks: tuple[str, ...]
     """Components that were served by their fallback."""
+    regime: int | None = None
+    """The regime in force: 0 ranging, 1 trending, 2 volatile; None when it is not known."""
+    regime_source: str = "adx_bollinger"
+    """Where it is from: `predicted`, or `adx_bollinger` for what these say now."""
+    regime_probability: float | None = None
+    """Of a predicted one, an hour ahead."""
+    pool_source: str = "none"
+    """What the pools of liquidity are read from: `structure`, `range` or `none`."""
+    pool_below: float | None = None
+    """Price of the next one below; None where there is none."""
+    pool_above: float | None = None
+    pool_below_score: float | None = None
+    """How good it looks, 0 to 1."""
+    pool_above_score: float | None = None
 
 
 class PositionOpened(Event, frozen=True, kw_only=True):

@@ -166,7 +166,7 @@ def replay(
     began = time.perf_counter()
     symbols = tuple(bars)
     stretch = covered(bars, start_ms, end_ms)
-    state = DecisionState(symbols)
+    state = DecisionState(symbols, incremental=settings is None or settings.incremental_cache)
     state.catch_up({symbol: minutes[minutes["open_time"] < stretch.start_ms] for symbol, minutes in bars.items()})
     engine = Engine(symbols, predictor, settings, state=state)
     digest, events = Digest(), list[AnyEvent]()

@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from features.barriers import CostModel, TradePlan
+from features.liquidity import HuntSettings
+from features.regime_inputs import FEWEST_BARS
 from trading_worker.errors import SettingInvalid, UnknownStrategy
 from trading_worker.strategies import strategy
 
@@ -44,9 +46,28 @@ class EngineSettings:
     """Stop, target and horizon; None takes those that the bundle was trained with."""
     costs: CostModel | None = None
     """Fees, spread and slippage; None takes those that the bundle was trained with."""
+    incremental_cache: bool = True
+    """Whether features step on from their state; else each row is computed anew from its window of bars."""
+
+    regime_prediction: bool = False
+    """Whether the regime in force is the bundle's forecast, where it is sure enough; else that of the row."""
+    regime_threshold: float = 0.70
+    """Least probability of a forecast in force, 0 to 1."""
+    regime_lookback: int = 10
+    """Bars that the forecast looks back: a predictor that was trained with other ones is not used."""
+    dynamic_features: bool = False
+    """Whether the win model is given the bundle's dynamic features; else they are unknown to it."""
+    hunting: HuntSettings | None = None
+    """When pools of liquidity are hunted; None never."""
 
     def __post_init__(self) -> None:
         strategy(self.strategy_mode)
+        if not 0.0 <= self.regime_threshold <= 1.0:
+            raise SettingInvalid("REGIME_PREDICTION_THRESHOLD", self.regime_threshold, "a number from 0 to 1")
+        if self.regime_lookback < FEWEST_BARS:
+            raise SettingInvalid(
+                "REGIME_PREDICTION_LOOKBACK", self.regime_lookback, f"a whole number from {FEWEST_BARS}"
+            )
         for name in ("min_confidence", "min_quality"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise SettingInvalid(name.upper(), getattr(self, name), "a number from 0 to 1")
@@ -59,11 +80,7 @@ class EngineSettings:
 RESERVED: dict[str, str] = {
     "TRADING_ENABLED": "false",
     "ENABLE_QUANTIZATION": "true",
-    "ENABLE_INCREMENTAL_CACHE": "true",
     "ENABLE_BATCH_PREDICTION": "true",
-    "ENABLE_MARKET_REGIME_PREDICTION": "false",
-    "ENABLE_DYNAMIC_FEATURES": "false",
-    "ENABLE_LIQUIDITY_HUNTING": "false",
     "TIMEFRAMES": "5m,15m,1h",
 }
 """Names with one behaviour so far: another value than this one is refused, since it would silently do nothing."""
@@ -98,7 +115,34 @@ class WorkerSettings(BaseSettings):
     min_quality: Fraction = _about(0.0, "score", "0 keeps all: the win model has the score among its inputs")
     max_open_per_symbol: int = _about(1, "positions", "per symbol and direction; more is the same bet", ge=1, le=100)
     retrain_after_labels: int = _about(100, "labels", "live labels that start a retraining", ge=1)
-    snapshot_minutes: int = _about(15, "minutes of market time", "what a restart re-runs at most", ge=1, le=1440)
+    enable_memory_mapped_storage: bool = _about(
+        True, "true or false", "state of every minute in a memory-mapped file: a restart re-runs only what it missed"
+    )
+    enable_incremental_cache: bool = _about(
+        True,
+        "true or false",
+        "false computes every row anew from its window: the same to 1e-4, hundreds of times slower",
+    )
+    enable_market_regime_prediction: bool = _about(
+        False, "true or false", "take the regime from the bundle's forecast; without it, from ADX and Bollinger width"
+    )
+    regime_prediction_threshold: Fraction = _about(0.70, "probability", "a forecast below it is not in force")
+    regime_prediction_lookback: int = _about(
+        10, "bars", "that the forecast looks back; as the bundle was trained", ge=FEWEST_BARS, le=32
+    )
+    enable_dynamic_features: bool = _about(
+        False, "true or false", "give the win model the bundle's dynamic features; without it, or them, it does without"
+    )
+    enable_liquidity_hunting: bool = _about(
+        False, "true or false", "consider trades at pools of liquidity; without it these are levels of the range only"
+    )
+    liquidity_hunt_confidence_threshold: Fraction = _about(0.60, "score", "least score of a pool that is hunted")
+    liquidity_slippage_tolerance: float = _about(
+        0.003, "fraction of the price", "how near to a pool price must be", gt=0, lt=1
+    )
+    snapshot_minutes: int = _about(
+        15, "minutes of market time", "re-run at most after a loss of power, or without mapped storage", ge=1, le=1440
+    )
     segment_bytes: int = _about(
         1 << 20, "bytes", "size at which a journal segment is closed and published", ge=4096, le=1 << 30
     )
@@ -125,7 +169,17 @@ class WorkerSettings(BaseSettings):
             min_confidence=self.min_confidence,
             min_quality=self.min_quality,
             max_open_per_symbol=self.max_open_per_symbol,
+            incremental_cache=self.enable_incremental_cache,
+            regime_prediction=self.enable_market_regime_prediction,
+            regime_threshold=self.regime_prediction_threshold,
+            regime_lookback=self.regime_prediction_lookback,
+            dynamic_features=self.enable_dynamic_features,
+            hunting=self.hunting() if self.enable_liquidity_hunting else None,
         )
+
+    def hunting(self) -> HuntSettings:
+        """When pools of liquidity are hunted, if they are."""
+        return HuntSettings(self.liquidity_hunt_confidence_threshold, self.liquidity_slippage_tolerance)
 
 
 def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:
@@ -174,10 +228,14 @@ class Row(NamedTuple):
     why: str
 
 
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 def table() -> list[Row]:
     """The configuration table, as the README shows it."""
     rows = [
-        Row(name.upper(), str(field.default), _unit(name), field.description or "")
+        Row(name.upper(), _shown(field.default), _unit(name), field.description or "")
         for name, field in WorkerSettings.model_fields.items()
     ]
     return rows + [Row(name, only, "", "no other value in this version") for name, only in RESERVED.items()]

@@ -1,10 +1,12 @@
-"""Snapshots as bytes: named arrays and plain values, versioned and checksummed."""
+"""The state of an engine: plain values and named arrays, and both as bytes, versioned and checksummed."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,8 +21,8 @@ _MAGIC = b"PFSNAP"
 VERSION = 2
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine is, apart from its bundle."""
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine is, apart from its bundle and its arrays."""
 
     time_ms: int
     symbols: tuple[str, ...]
@@ -33,6 +35,17 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     counters: dict[str, int]
     owed: list[tuple[int, int, float]]
     """Funding charged in minutes whose bar was absent: row, close time, rate."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineState:
+    """Everything needed to continue except the bundle. Who keeps it decides whether `arrays` are copies."""
+
+    about: About
+    arrays: Mapping[str, NDArray[Any]]
+
+
+class _Written(About, frozen=True, kw_only=True):
     arrays: dict[str, bytes]
     """Every array in numpy's own format, without pickling."""
 
@@ -50,14 +63,16 @@ def unpack_array(data: bytes) -> NDArray[Any]:
     return array
 
 
-def encode(body: Body) -> bytes:
+def encode(state: EngineState) -> bytes:
     """The snapshot's bytes."""
-    payload = msgspec.msgpack.encode(body)
+    about = {name: getattr(state.about, name) for name in About.__struct_fields__}
+    written = _Written(**about, arrays={name: pack_array(array) for name, array in state.arrays.items()})
+    payload = msgspec.msgpack.encode(written)
     return _HEAD.pack(_MAGIC, VERSION, hashlib.sha256(payload).digest()) + payload
 
 
-def decode(snapshot: bytes) -> Body:
-    """The body of `encode`; `SnapshotRefused` when the bytes are another version, damaged or none at all."""
+def decode(snapshot: bytes) -> EngineState:
+    """The state of `encode`; `SnapshotRefused` when the bytes are another version, damaged or none at all."""
     if len(snapshot) < _HEAD.size:
         raise SnapshotRefused(f"it has {len(snapshot)} bytes, which is less than its header")
     magic, version, digest = _HEAD.unpack_from(snapshot)
@@ -69,6 +84,7 @@ def decode(snapshot: bytes) -> Body:
     if hashlib.sha256(payload).digest() != digest:
         raise SnapshotRefused("its checksum does not match")
     try:
-        return msgspec.msgpack.decode(payload, type=Body)
+        written = msgspec.msgpack.decode(payload, type=_Written)
     except msgspec.MsgspecError as error:
         raise SnapshotRefused(f"it cannot be read: {error}") from error
+    return EngineState(written, {name: unpack_array(data) for name, data in written.arrays.items()})

@@ -142,6 +142,10 @@ class VirtualPositions:
         """The key of a position named by its symbol."""
         return Key(self._row[symbol], decided_at, direction)
 
+    def ids(self) -> list[str]:
+        """The `position_id` of all that wait or are open, in no order."""
+        return [position_id(self.symbols[key.row], key.decided_at, key.direction) for key in self._slots]
+
     def add(self, signal: Signal) -> None:
         """Follow a signal: it waits for the open of its symbol's next minute."""
         key = self.key(signal.symbol, signal.time_ms, signal.direction)

@@ -1,8 +1,8 @@
 """Events: bars at which enough has happened to look closer.
 
-| feature | formula | range | warm-up | source |
-|---|---|---|---|---|
-| `cusum_event` | +1, -1 or 0: a cumulated move passes the threshold | -1, 0, 1 | 232 | Page; López de Prado 2.5.2 |
+| feature | formula | unit | range | warm-up | source |
+|---|---|---|---|---|---|
+| `cusum_event` | +1, -1 or 0: a cumulated move passes the threshold | – | -1, 0, 1 | 232 | Page; López de Prado 2.5.2 |
 
 The upper sum takes each bar's move in ATR and never falls below 0, the lower mirrors it. The bar at
 which one passes ±threshold is an event of that sign, and both start again at 0. Both also start again
@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from features.families.numeric import in_atr, wilder_warmup
-from features.kernels_cache import njit
+from features.families.numeric import in_unit, wilder_warmup
+from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
@@ -28,7 +28,7 @@ THRESHOLD_ATR = 3.0
 UP, DOWN = range(2)
 
 
-@njit
+@njit_inlined
 def cusum(
     state: Slice,
     out: Slice,
@@ -36,14 +36,14 @@ def cusum(
     interval: int,
     close: float,
     previous_close: float,
-    atr: float,
+    per_atr: float,
     threshold: float,
 ) -> None:
     """The event of this bar."""
     if open_time // interval % RESET_BARS == 0:
         state[UP] = 0.0
         state[DOWN] = 0.0
-    move = in_atr(close - previous_close, atr)
+    move = in_unit(close - previous_close, per_atr)
     state[UP] = max(state[UP] + move, 0.0)
     state[DOWN] = min(state[DOWN] + move, 0.0)
     out[0] = 0.0
@@ -66,6 +66,7 @@ CUSUM = Family(
             "",
             -1.0,
             1.0,
+            version=2,
             source="Page (1954); López de Prado (2018), 2.5.2",
         ),
     ),

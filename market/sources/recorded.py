@@ -15,8 +15,8 @@ from pyarrow import csv, parquet
 
 from market import bars as bars_module
 from market import funding as funding_module
-from market.bars import INTERVAL_MS, MINUTE_MS, Bars, interval_ms
-from market.errors import BarRejected, SourceUnreadable, UnknownSymbol
+from market.bars import FLOWS, INTERVAL_MS, MINUTE_MS, PRICES, Bars, interval_ms
+from market.errors import BarRejected, RowRejected, SourceUnreadable, UnknownSymbol
 from market.funding import Fundings
 
 ARCHIVE_COLUMNS = (
@@ -40,6 +40,9 @@ _REQUIRED = ("open_time", "open", "high", "low", "close", "volume")
 _KNOWN = (*_REQUIRED, *bars_module.OPTIONAL)
 _FILE_NAME = re.compile(r"(?P<symbol>[^-]+)-(?P<interval>\d+[mhd])(?:-.*)?\.(?:parquet|csv|zip)")
 
+# Where pyarrow says that a CSV is wrong; it counts a header as a line.
+_CSV_PLACE = re.compile(r"(?:CSV column #(?P<column>\d+): )?Row #(?P<line>\d+)")
+
 # The archive's spot files have microseconds since 2025; as milliseconds they would lie in the year 57000.
 _FIRST_MICROSECOND = 100_000_000_000_000
 
@@ -54,14 +57,15 @@ def parse_name(path: Path) -> tuple[str, str] | None:
     return (match["symbol"], match["interval"]) if match and match["interval"] in INTERVAL_MS else None
 
 
-def read_file(path: Path) -> Bars:
+def read_file(path: Path, *, strict: bool = False) -> Bars:
     """One recorded file as bars, checked and in ascending `open_time`.
 
     The interval comes from the name (`SYMBOL-1m-….parquet`, `.csv` or `.zip`), else from the smallest step between
-    two rows. `SourceUnreadable` when the file is not a recording of klines in milliseconds, `BarRejected` (with the
-    file in its note) at the first row that is not a possible kline or does not follow the one before it.
+    two rows. `SourceUnreadable` when the file is not a recording of klines in milliseconds, or, if `strict`, has a
+    column that is none of a kline's; `RowRejected` (with file and row in its note) at the first row that is not a
+    possible kline or does not follow the one before it.
     """
-    columns = _columns(path)
+    columns = _columns(path, strict)
     times = columns["open_time"]
     if times.size and int(times.max()) >= _FIRST_MICROSECOND:
         raise SourceUnreadable(str(path), "its times are microseconds, klines of futures have milliseconds")
@@ -72,9 +76,36 @@ def read_file(path: Path) -> Bars:
         if off_grid.size:
             raise BarRejected(symbol, int(times[off_grid[0]]), f"its open time is not on the grid of {interval}")
         return bars_module.validate(symbol, bars)
-    except BarRejected as error:
-        error.add_note(f"in {path}")
-        raise
+    except BarRejected as rejected:
+        index = _rejected_row(symbol, bars, rejected)
+        error = RowRejected(rejected, str(path), index + 1, _rejected_column(bars[index]))
+        error.add_note(f"in {path}, row {error.row}, column {error.column}")
+        raise error from None
+
+
+def _rejected_row(symbol: str, bars: Bars, rejected: BarRejected) -> int:
+    """The first of the rows with the rejected bar's time that cannot be, or cannot stand where it does."""
+    rows = np.flatnonzero(bars["open_time"] == rejected.open_time).tolist()
+    for row in rows:
+        try:
+            bars_module.check_next(symbol, bars[row], int(bars["open_time"][row - 1]) if row else None)
+        except BarRejected:
+            return int(row)
+    return int(rows[0])
+
+
+def _rejected_column(bar: np.void) -> str:
+    """The column that makes a bar impossible; its time when none does."""
+    low, high = float(bar["low"]), float(bar["high"])
+    for name in (*PRICES, "volume"):
+        if not np.isfinite(bar[name]) or (name in PRICES and bar[name] <= 0):
+            return name
+    if high < low:
+        return "high"
+    for name in ("open", "close"):
+        if not low <= float(bar[name]) <= high:
+            return name
+    return next((name for name in FLOWS if bar[name] < 0), "open_time")
 
 
 def read_funding(path: Path) -> Fundings:
@@ -97,7 +128,7 @@ def read_archived_funding(path: Path) -> Fundings:
     return funding_module.from_columns(*(_numbers(path, table, name) for name in ("calc_time", "last_funding_rate")))
 
 
-def _columns(path: Path) -> dict[str, Any]:
+def _columns(path: Path, strict: bool) -> dict[str, Any]:
     """The file's columns under our names."""
     try:
         if path.suffix == ".parquet":
@@ -111,22 +142,45 @@ def _columns(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SourceUnreadable(str(path), error.strerror or str(error)) from error
     table = table.rename_columns([_OUR_NAMES.get(name, name) for name in table.column_names])
+    for name in table.column_names:
+        if table.column_names.count(name) > 1:
+            raise SourceUnreadable(str(path), f"it has column {name} twice", column=name)
+        if strict and name not in _KNOWN and name not in ARCHIVE_COLUMNS:
+            known = ", ".join(_KNOWN)
+            raise SourceUnreadable(str(path), f"its column {name} is unknown: the known ones are {known}", column=name)
     missing = [name for name in _REQUIRED if name not in table.column_names]
     if missing:
-        raise SourceUnreadable(str(path), f"it has no column {', '.join(missing)}")
+        raise SourceUnreadable(str(path), f"it has no column {', '.join(missing)}", column=missing[0])
     return {name: _numbers(path, table, name) for name in _KNOWN if name in table.column_names}
 
 
 def _numbers(path: Path, table: pa.Table, name: str) -> Any:
     column = table.column(name)
     if name.endswith("_time"):
-        if not pa.types.is_integer(column.type) or column.null_count:
-            raise SourceUnreadable(str(path), f"its {name} is not whole milliseconds in every row")
+        if not pa.types.is_integer(column.type):
+            reason = f"its {name} is not whole milliseconds in every row: it is {column.type}"
+            raise SourceUnreadable(str(path), reason, column=name)
+        if column.null_count:
+            row = int(column.is_null().to_numpy().argmax()) + 1
+            reason = f"its {name} is not whole milliseconds in every row: row {row} has none"
+            raise SourceUnreadable(str(path), reason, row=row, column=name)
         return column.to_numpy().astype(np.int64)
     try:
         return column.cast(pa.float64()).to_numpy()
     except pa.ArrowException as error:
-        raise SourceUnreadable(str(path), f"its {name} is not a number: {error}") from error
+        row = _first_no_number(column)
+        reason = f"its {name} is not a number in row {row}: {error}"
+        raise SourceUnreadable(str(path), reason, row=row, column=name) from error
+
+
+def _first_no_number(column: Any) -> int:
+    """The first row, counted from 1, whose value is not a number."""
+    for row, value in enumerate(column, start=1):
+        try:
+            value.cast(pa.float64())
+        except pa.ArrowException:
+            return row
+    return 1
 
 
 def _parquet(path: Path) -> pa.Table:
@@ -155,7 +209,8 @@ def _csv(path: Path, content: bytes, order: tuple[str, ...] = ARCHIVE_COLUMNS) -
     if not content.strip():
         raise SourceUnreadable(str(path), "it is empty")
     headed = not content[:1].isdigit()
-    names = content[: content.find(b"\n")].decode("utf-8", "replace").strip().split(",") if headed else order
+    header = content.partition(b"\n")[0].decode("utf-8-sig", "replace").split(",")
+    names = [name.strip().strip('"') for name in header] if headed else order
     types = {name: pa.int64() if name.endswith("_time") else pa.float64() for name in names}
     try:
         return csv.read_csv(
@@ -164,7 +219,10 @@ def _csv(path: Path, content: bytes, order: tuple[str, ...] = ARCHIVE_COLUMNS) -
             convert_options=csv.ConvertOptions(column_types=types),
         )
     except pa.ArrowException as error:
-        raise SourceUnreadable(str(path), str(error)) from error
+        found = _CSV_PLACE.search(str(error))
+        row = int(found["line"]) - int(headed) if found else None
+        column = list(names)[int(found["column"])] if found and found["column"] else None
+        raise SourceUnreadable(str(path), str(error), row=row, column=column) from error
 
 
 def _interval_of(path: Path, times: Any) -> str:

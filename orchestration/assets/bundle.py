@@ -3,7 +3,14 @@
 import dagster as dg
 
 from orchestration import plots
-from orchestration.assets.training import OWNERS, structure_autoencoder, training_set, win_classifier
+from orchestration.assets.training import (
+    OWNERS,
+    dynamic_features,
+    regime_predictor,
+    structure_autoencoder,
+    training_set,
+    win_classifier,
+)
 from orchestration.resources import LakeResource, RegistryResource, TrainingSettings
 
 GROUP = "bundle"
@@ -13,7 +20,7 @@ GROUP = "bundle"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"mlflow"},
-    deps=[training_set, structure_autoencoder, win_classifier],
+    deps=[training_set, structure_autoencoder, regime_predictor, dynamic_features, win_classifier],
     description="Both models as one bundle with its manifest, registered in MLflow with its components, and put up as "
     "challenger. The same models again give the version that they already have.",
 )

@@ -1,5 +1,7 @@
 """Features and labels: what the market looked like, and how trades would have ended or did."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from orchestration import plots
@@ -27,25 +29,31 @@ GROUP = "features"
     ],
     description="Feature rows of every series on 5m, 15m and 1h, in order: each day continues from the state that the "
     "day before left, so the rows are the bits of one uninterrupted run. The state at the day's end is kept too. A day "
-    "whose state comes out otherwise than before (its klines were mended, or an earlier day was added) takes all later "
-    "days with it: materialise those again, too; a day whose yesterday is missing is refused.",
+    "whose klines and whose yesterday are as they were is left as it is. A day whose state comes out otherwise than "
+    "before (its klines were mended, or an earlier day was added) takes all later days with it: materialise those "
+    "again, too; a day whose yesterday is missing is refused.",
 )
 def features(
     context: dg.AssetExecutionContext, lake: LakeResource, market: MarketResource
 ) -> dg.MaterializeResult[None]:
-    """The lake's datasets `features` and `feature_state`."""
+    """The lake's datasets `features`, `feature_state` and `feature_days`."""
     from features import DECISION_SPEC
-    from orchestration.feature_days import compute_days
+    from orchestration.feature_days import compute_days, in_words
     from orchestration.soundness import require
 
-    store, days = lake.open(), context.partition_keys
-    # A blocking check stops only runs that it is part of; this one may have been started on its own.
-    require(store, market.view(), days, market.most_missing)
-    total, dropped = 0, set[str]()
-    for date, rows, gone in compute_days(store, days):
-        context.add_asset_metadata({"rows": rows}, partition_key=date)
-        total += rows
-        dropped = {*dropped, *gone} - {date}
+    store = lake.open()
+
+    def sound(days: Sequence[str]) -> None:
+        # A blocking check stops only runs that it is part of; this one may have been started on its own.
+        require(store, market.view(), days, market.most_missing)
+
+    done, dropped = [], set[str]()
+    for day in compute_days(store, context.partition_keys, require=sound):
+        context.add_asset_metadata(
+            {"rows": day.rows, "unchanged": day.unchanged, "restarted": len(day.restarts)}, partition_key=day.date
+        )
+        done.append(day)
+        dropped = {*dropped, *day.dropped} - {day.date}
     again = f"{min(dropped)} to {max(dropped)}" if dropped else "nothing"
     if dropped:
         context.log.warning(
@@ -53,12 +61,19 @@ def features(
             len(dropped),
             again,
         )
+    restarts = [restart for day in done for restart in day.restarts]
+    if restarts:
+        context.log.warning("not warm after a gap that is too long to bridge: %s", in_words(restarts))
     columns = list(DECISION_SPEC.base.names)
     return dg.MaterializeResult(
         metadata={
-            "rows_of_run": total,
+            "rows_of_run": sum(day.rows for day in done),
+            "computed_days": sum(not day.unchanged for day in done),
+            "unchanged_days": sum(day.unchanged for day in done),
             "dropped_days": len(dropped),
             "materialise_again": again,
+            "restarted_series": len(restarts),
+            "restarted": in_words(restarts),
             "columns": len(columns),
             "names": columns,
             "spec": DECISION_SPEC.base.id,

@@ -16,7 +16,6 @@ from features.barriers import (
     TARGET,
     UNKNOWN,
     VOID,
-    CostModel,
     Positions,
     TradePlan,
     advance,
@@ -26,30 +25,8 @@ from features.barriers import (
 )
 from features.errors import PositionsUnusable
 from market import funding
-from market.bars import Bars, from_columns
-
-MINUTE = 60_000
-DECIDED = 10 * MINUTE - 1
-FREE = CostModel(0.0, 0.0, 0.0)
-PLAN = TradePlan(stop_atr=1.5, target_atr=2.0, horizon_minutes=5)
-"""Decided at 100 with an ATR of 2: a long has its stop at 97 and its target at 104, a short 103 and 96."""
-
-
-def candles(text: str) -> Bars:
-    """Bars from lines of `minute open high low close`; minute 0 is the first after the decision."""
-    lines = [[float(cell) for cell in line.split()] for line in text.strip().splitlines()]
-    minute, open_, high, low, close = (list(column) for column in zip(*lines, strict=True))
-    opens = [DECIDED + 1 + int(at) * MINUTE for at in minute]
-    return from_columns(
-        {"open_time": opens, "open": open_, "high": high, "low": low, "close": close, "volume": [1.0] * len(opens)}
-    )
-
-
-def follow(direction: int, bars: Bars, costs: CostModel = FREE, rates: funding.Fundings | None = None) -> np.void:
-    positions = PLAN.positions(0, direction, DECIDED, 100.0, 2.0)
-    run(positions, bars, funding.empty() if rates is None else rates, costs)
-    result: np.void = positions[0]
-    return result
+from market.bars import Bars
+from tests.features.candle_tables import COSTLY, DECIDED, FREE, MINUTE, PLAN, candles, follow
 
 
 @dataclass(frozen=True)
@@ -210,71 +187,12 @@ def test_times_of_a_trade() -> None:
     assert position["exit_time"] == position["last_time"] == DECIDED + 3 * MINUTE
 
 
-COSTLY = CostModel(fee_bps=10.0, spread_bps=20.0, slippage_bps=10.0)
-"""Entry 0.2 % against us, stop 0.1 %, fee 0.1 % a side."""
-
-
-def test_costs_of_a_long_that_wins() -> None:
-    position = follow(1, candles("0  100 104 99 104"), COSTLY)
-    assert position["entry"] == pytest.approx(100.2)
-    assert position["risk"] == pytest.approx(3.2)
-    # 104 - 100.2 = 3.8 gained, fees 0.1002 + 0.104.
-    assert position["r"] == pytest.approx((3.8 - 0.2042) / 3.2)
-    assert position["best"] == pytest.approx(3.8 / 3.2)
-    assert position["worst"] == pytest.approx(-1.2 / 3.2)
-
-
-def test_costs_of_a_short_that_is_stopped() -> None:
-    position = follow(-1, candles("0  100 103 100 103"), COSTLY)
-    assert position["entry"] == pytest.approx(99.8)
-    assert position["risk"] == pytest.approx(3.2)
-    assert position["exit_price"] == pytest.approx(103.103)
-    # 3.303 lost, fees 0.0998 + 0.103103.
-    assert position["r"] == pytest.approx(-(3.303 + 0.202903) / 3.2)
-    assert position["worst"] == pytest.approx(-3.303 / 3.2)
-
-
-def test_costs_of_a_long_that_expires() -> None:
-    flat = "\n".join(f"{minute} 100 101 99 100" for minute in range(5))
-    position = follow(1, candles(flat), COSTLY)
-    assert position["exit_price"] == 100
-    assert position["r"] == pytest.approx((-0.2 - 0.1002 - 0.1) / 3.2)
-
-
-def test_an_open_that_costs_carry_beyond_the_target_is_void() -> None:
-    assert follow(1, candles("0  103.9 104 103 104"), FREE)["outcome"] == TARGET
-    assert follow(1, candles("0  103.9 104 103 104"), COSTLY)["outcome"] == VOID
-
-
-class TestFunding:
-    flat = "\n".join(f"{minute} 100 101 99 100" for minute in range(5))
-
-    def rates(self, *minutes: int) -> funding.Fundings:
-        return funding.from_columns([DECIDED + 1 + m * MINUTE + 7 for m in minutes], [0.003] * len(minutes))
-
-    @pytest.mark.parametrize(("direction", "paid"), [(1, 0.3), (-1, -0.3)])
-    def test_a_long_pays_what_a_short_receives(self, direction: int, paid: float) -> None:
-        position = follow(direction, candles(self.flat), FREE, self.rates(2))
-        assert position["funding"] == pytest.approx(paid)
-        assert position["r"] == pytest.approx(-paid / 3)
-
-    def test_it_is_not_charged_in_the_minute_of_entry(self) -> None:
-        assert follow(1, candles(self.flat), FREE, self.rates(0))["funding"] == 0
-
-    def test_it_is_charged_in_the_minute_of_the_exit_which_comes_later_in_it(self) -> None:
-        stopped = "0 100 101 99 100\n1 100 100 96 98"
-        assert follow(1, candles(stopped), FREE, self.rates(1))["r"] == pytest.approx(-1 - 0.1)
-
-    def test_it_is_charged_on_the_price_at_which_its_minute_opens(self) -> None:
-        moved = "0 100 101 99 100\n1 101 102 100 101\n2 101 102 100 101\n3 101 102 100 101\n4 101 101 101 101"
-        assert follow(1, candles(moved), FREE, self.rates(1, 3))["funding"] == pytest.approx(0.606)
-
-    def test_times_fall_into_their_minutes(self) -> None:
-        bars = candles("0 100 101 99 100\n1 100 101 99 100\n3 100 101 99 100")
-        start = DECIDED + 1
-        times = [start - 1, start + MINUTE + 4, start + 2 * MINUTE + 4, start + 9 * MINUTE]
-        found = funding_at(funding.from_columns(times, [1.0, 2.0, 3.0, 4.0]), bars)
-        assert np.array_equal(found, [np.nan, 2.0, np.nan], equal_nan=True)
+def test_fundings_fall_into_their_minutes() -> None:
+    bars = candles("0 100 101 99 100\n1 100 101 99 100\n3 100 101 99 100")
+    start = DECIDED + 1
+    times = [start - 1, start + MINUTE + 4, start + 2 * MINUTE + 4, start + 9 * MINUTE]
+    found = funding_at(funding.from_columns(times, [1.0, 2.0, 3.0, 4.0]), bars)
+    assert np.array_equal(found, [np.nan, 2.0, np.nan], equal_nan=True)
 
 
 def waiting(*directions: int) -> Positions:
@@ -312,3 +230,53 @@ def test_a_dead_market_gives_no_trade() -> None:
     run(positions, candles("0 100 100 100 100"), funding.empty(), FREE)
     assert positions["outcome"].tolist() == [VOID, VOID]
     assert positions.dtype == POSITION
+
+
+class TestExtremes:
+    """Numbers at the edges: each gives a trade by the same rules, or none."""
+
+    @pytest.mark.parametrize("direction", [1, -1])
+    def test_an_atr_that_is_not_known_gives_no_trade(self, direction: int) -> None:
+        assert follow(direction, candles("0 100 101 99 100"), atr=np.nan)["outcome"] == VOID
+
+    def test_a_barrier_below_zero_is_never_touched(self) -> None:
+        """An ATR of 80: a long's stop at -20, a short's target at -60."""
+        crash = "0 100 101 1e-9 1e-9\n" + "\n".join(f"{minute} 1e-9 1e-9 1e-9 1e-9" for minute in range(1, 5))
+        long, short = (follow(side, candles(crash), atr=80.0) for side in (1, -1))
+        assert (long["outcome"], short["outcome"]) == (EXPIRY, EXPIRY)
+        assert long["r"] == pytest.approx(-100 / 120)
+        assert short["r"] == pytest.approx(100 / 120)
+
+    @pytest.mark.parametrize("scale", [2.0**-30, 2.0**30])
+    def test_the_size_of_the_price_does_not_matter(self, scale: float) -> None:
+        bars = candles("0 100 101 99 100\n1 100 100 96 98")
+        for name in ("open", "high", "low", "close"):
+            bars[name] *= scale
+        position = follow(1, bars, COSTLY, close=100 * scale, atr=2 * scale)
+        usual = follow(1, candles("0 100 101 99 100\n1 100 100 96 98"), COSTLY)
+        for name in ("outcome", "r", "best", "worst"):
+            assert position[name].tobytes() == usual[name].tobytes()
+
+    def test_an_open_a_tick_from_the_stop_has_a_huge_r_that_is_finite(self) -> None:
+        tick = np.spacing(97.0)
+        bars = candles("0 100 104 98 104")
+        bars["open"], bars["low"] = 97.0 + tick, 97.0 + tick
+        position = follow(1, bars)
+        assert position["outcome"] == TARGET
+        assert 1e12 < position["r"] < np.inf
+
+    @pytest.mark.parametrize("minutes", [0, 1])
+    def test_a_horizon_of_a_minute_or_less_is_over_at_the_first_close(self, minutes: int) -> None:
+        plan = TradePlan(horizon_minutes=minutes)
+        position = follow(1, candles("0 100 101 99 100.3\n1 100 104 99 104"), plan=plan)
+        assert (position["outcome"], position["exit_time"]) == (EXPIRY, DECIDED + MINUTE)
+        assert position["r"] == pytest.approx(0.1)
+
+    def test_a_position_has_no_place_in_time_beyond_its_end(self) -> None:
+        """Run again over the same and later bars, an ended position stays as it is."""
+        bars = candles("0 100 104 99 104\n1 104 105 90 91")
+        positions = PLAN.positions(0, [1, -1], DECIDED, 100.0, 2.0)
+        run(positions, bars, funding.empty(), COSTLY)
+        before = positions.copy()
+        run(positions, bars, funding.empty(), FREE)
+        assert positions.tobytes() == before.tobytes()

@@ -122,3 +122,88 @@ def test_costs_never_help(bars: Bars, plan: TradePlan, costs: CostModel) -> None
     both = (charged["outcome"] == without["outcome"]) & np.isfinite(charged["r"])
     profit = charged["r"] * charged["risk"], without["r"] * without["risk"]
     assert (profit[0][both] <= profit[1][both] + 1e-9).all()
+
+
+def by_hand(
+    side: int, plan: TradePlan, decided: tuple[int, float, float], bars: Bars, rates: dict[int, float], costs: CostModel
+) -> tuple[int, float, float]:
+    """Outcome, R and time of the end as the design's text has them, a minute at a time and in plain Python."""
+    time, close, atr = decided
+    stop, target = close - side * plan.stop_atr * atr, close + side * plan.target_atr * atr
+    due = time + plan.horizon_minutes * MINUTE
+    fee, slip = costs.fee_bps / 1e4, costs.slippage_bps / 1e4
+    entry, funded = 0.0, 0.0
+
+    def ended(outcome: int, price: float, at: int) -> tuple[int, float, float]:
+        profit = side * (price - entry) - fee * entry - fee * price - funded
+        return outcome, profit / abs(entry - stop), at
+
+    for bar in bars[bars["open_time"] > time]:
+        first, at = entry == 0.0, int(bar["close_time"])
+        if bar["open_time"] != time + 1:
+            return UNKNOWN, np.nan, at
+        time = at
+        if first:
+            entry = float(bar["open"]) * (1 + side * (costs.spread_bps / 2e4 + slip))
+            if side * bar["open"] <= side * stop or side * entry >= side * target:
+                return VOID, np.nan, at
+        elif int(bar["open_time"]) // MINUTE in rates:
+            funded += side * rates[int(bar["open_time"]) // MINUTE] * float(bar["open"])
+        worst, best = (bar["low"], bar["high"]) if side > 0 else (bar["high"], bar["low"])
+        if side * worst <= side * stop:
+            beyond = side * bar["open"] <= side * stop
+            return ended(STOP, (float(bar["open"]) if beyond else stop) * (1 - side * slip), at)
+        if side * best >= side * target:
+            return ended(TARGET, target, at)
+        if at >= due:
+            return ended(EXPIRY, float(bar["close"]), at)
+    return OPEN, np.nan, 0
+
+
+@steady
+@given(paths, plans, cost_models, st.floats(-0.003, 0.003))
+def test_it_is_what_the_text_says(bars: Bars, plan: TradePlan, costs: CostModel, rate: float) -> None:
+    rates = fundings(bars, rate)
+    known = dict(zip((rates["funding_time"] // MINUTE).tolist(), rates["funding_rate"].tolist(), strict=True))
+    close = float(bars["close"][1])
+    decided = int(bars["close_time"][1]), close, 0.003 * close
+    for position in follow(bars, plan, costs, rates):
+        outcome, r, at = by_hand(int(position["direction"]), plan, decided, bars, known, costs)
+        assert position["outcome"] == outcome
+        assert position["exit_time"] == at
+        assert np.isclose(position["r"], r, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@steady
+@given(paths, plans, st.floats(0.001, 0.02))
+def test_a_short_is_a_long_upside_down(bars: Bars, plan: TradePlan, atr: float) -> None:
+    """On prices in whole 1/1024 turned over at 1024: exact, without costs, which are shares of the price."""
+    rounded = bars.copy()
+    for name in ("open", "high", "low", "close"):
+        rounded[name] = np.round(bars[name] * 1024) / 1024
+    turned = rounded.copy()
+    for name, other in (("open", "open"), ("high", "low"), ("low", "high"), ("close", "close")):
+        turned[name] = 1024.0 - rounded[other]
+    step = max(round(atr * 100 * 1024), 1) / 1024
+    exact = TradePlan(max(round(plan.stop_atr), 1), max(round(plan.target_atr), 1), plan.horizon_minutes)
+    one, other = (
+        exact.positions(0, sides, int(each["close_time"][1]), float(each["close"][1]), step)
+        for each, sides in ((rounded, [1, -1]), (turned, [-1, 1]))
+    )
+    for positions, each in ((one, rounded), (other, turned)):
+        run(positions, each, funding.empty(), free)
+    for name in ("outcome", "r", "best", "worst", "risk", "opened_at", "exit_time", "last_time"):
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@steady
+@given(paths, plans, cost_models, st.floats(-0.003, 0.003), st.sampled_from([10, -30]))
+def test_the_unit_of_the_price_does_not_matter(
+    bars: Bars, plan: TradePlan, costs: CostModel, rate: float, power: int
+) -> None:
+    scaled = bars.copy()
+    for name in ("open", "high", "low", "close"):
+        scaled[name] = bars[name] * 2.0**power
+    one, other = (follow(each, plan, costs, fundings(each, rate)) for each in (bars, scaled))
+    for name in ("outcome", "r", "best", "worst", "opened_at", "exit_time"):
+        assert one[name].tobytes() == other[name].tobytes(), name

@@ -74,7 +74,8 @@ def assert_same(waves: list[DecisionWave], history: DecisionHistory) -> None:
 
 @pytest.fixture(scope="module")
 def market() -> dict[str, Bars]:
-    return make_market(5, MINUTES)
+    # The first has no holes, so it is the benchmark.
+    return {symbol.replace("S0", "BTC"): bars for symbol, bars in make_market(5, MINUTES).items()}
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,11 @@ class TestColumns:
     def test_ranks_and_breadth_of_one_wave(self, history: DecisionHistory) -> None:
         for time in np.unique(history.time)[::97]:
             wave = history.decision[history.time == time]
-            for name, of in (("cross.return_rank", "5m.return_1"), ("cross.return_12_rank", "5m.return_12")):
+            for name, of in (
+                ("cross.return_rank", "5m.return_1"),
+                ("cross.return_20_rank", "5m.return_20"),
+                ("cross.volatility_rank", "5m.realised_volatility_20"),
+            ):
                 values = column(wave, of)
                 known = values[~np.isnan(values)]
                 for value, rank in zip(values, column(wave, name), strict=True):
@@ -236,11 +241,14 @@ class TestColumns:
             hour, day = 2 * math.pi * (minutes % 1440) / 1440, 2 * math.pi * (minutes // 1440 % 7) / 7
             found = row[DECISION_SPEC.block("calendar.hour_sin", 4)]
             assert found == pytest.approx([math.sin(hour), math.cos(hour), math.sin(day), math.cos(day)], abs=1e-6)
+            of_day = minutes % 1440 / 60
+            sessions = [0 <= of_day < 9, 8 <= of_day < 17, 13 <= of_day < 22]
+            assert row[DECISION_SPEC.block("calendar.session_asia", 3)].tolist() == sessions
 
     def test_funding(self, history: DecisionHistory, fundings: dict[str, funding.Fundings]) -> None:
         first = history.symbol == 0
         due, rate = (column(history.decision[first], f"funding.{name}") for name in ("minutes_to_next", "last_rate"))
-        rates = fundings["S0USDT"]["funding_rate"]
+        rates = fundings["BTCUSDT"]["funding_rate"]
         # Charged four hours before the start and at its first minute; the next is due after four hours.
         assert due[:3].tolist() == [235, 230, 225]
         assert due[46:49].tolist() == [5, 0, 235]
@@ -262,7 +270,8 @@ class TestColumns:
 
     def test_ready_means_warm_with_a_full_window(self, history: DecisionHistory) -> None:
         first = np.flatnonzero(history.symbol == 0)
-        assert history.ready[first].argmax() == SPEC.warmup - 1
+        assert history.ready[first].argmax() == DECISION_SPEC.ready_warmup - 1 == 319
+        assert DECISION_SPEC.ready_warmup < SPEC.warmup
         assert np.isfinite(history.windows(np.flatnonzero(history.ready))).all()
         assert np.isfinite(history.atr[history.ready]).all()
 
@@ -348,7 +357,7 @@ class TestRefusals:
         with pytest.raises(StateMismatch, match="universe"):
             DecisionState(("B",)).restore(snapshot)
         with pytest.raises(StateMismatch, match="specification"):
-            DecisionState(("A",), replace(DECISION_SPEC, version=2)).restore(snapshot)
+            DecisionState(("A",), replace(DECISION_SPEC, version=3)).restore(snapshot)
         with pytest.raises(StateMismatch, match="ring"):
             DecisionState(("A",)).restore({**snapshot, "ring": np.zeros(3)})
 
@@ -364,7 +373,7 @@ def test_history_of_nothing() -> None:
 class TestSpec:
     def test_names(self) -> None:
         names = DECISION_SPEC.names
-        assert len(names) == len(set(names)) == 3 * len(SPEC.names) + 2 + 3 + 4 + 2
+        assert len(names) == len(set(names)) == 3 * len(SPEC.names) + 2 + 6 + 7 + 2
         assert DECISION_SPEC.index("1h.rsi_14") == names.index("1h.rsi_14")
         with pytest.raises(SpecInvalid, match=r"5m\.nothing"):
             DECISION_SPEC.index("5m.nothing")
@@ -374,13 +383,16 @@ class TestSpec:
 
         ids = {
             DECISION_SPEC.id,
-            replace(DECISION_SPEC, version=2).id,
+            replace(DECISION_SPEC, version=3).id,
             replace(DECISION_SPEC, window=48).id,
             replace(DECISION_SPEC, stale_after=4).id,
+            replace(DECISION_SPEC, benchmark="ETHUSDT").id,
+            replace(DECISION_SPEC, beta_waves=48).id,
+            replace(DECISION_SPEC, beta_fewest=24).id,
             replace(DECISION_SPEC, timeframes=("5m", "1h")).id,
             replace(DECISION_SPEC, base=replace(SPEC, max_gap=3)).id,
         }
-        assert len(ids) == 6
+        assert len(ids) == 9
         assert replace(DECISION_SPEC).id == DECISION_SPEC.id
 
     @pytest.mark.parametrize("module", [candidates, quality, rules])
@@ -398,9 +410,10 @@ class TestSpec:
         with pytest.raises(SpecInvalid, match="ascend"):
             replace(DECISION_SPEC, timeframes=("15m", "5m"))
 
-    def test_the_numbers_are_those_of_their_versions(self, history: DecisionHistory) -> None:
-        """A change here is a change of numbers: raise the version of what changed, then the digest."""
-        rows = history.decision.copy()
+    def test_the_numbers_are_those_of_their_version(self, history: DecisionHistory) -> None:
+        """Of the columns beyond the base. On a change of numbers raise the version of the spec, then the digest."""
+        base = {f"{timeframe}.{name}" for timeframe in DECISION_SPEC.timeframes for name in SPEC.names}
+        rows = history.decision[:, [name not in base for name in DECISION_SPEC.names]].copy()
         rows[np.isnan(rows)] = np.nan
-        assert DECISION_SPEC.id == "decision-104-c46420d7cb57"
-        assert hashlib.sha256(rows.tobytes()).hexdigest()[:16] == "e671d842ddcbb84b"
+        assert rows.shape[1] == 17
+        assert (DECISION_SPEC.version, hashlib.sha256(rows.tobytes()).hexdigest()[:16]) == (2, "598be31285b9a3c1")

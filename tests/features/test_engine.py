@@ -15,6 +15,7 @@ from features.families.shared import SHARED
 from features.kernels_cache import njit
 from features.spec import Family, Feature, FeatureSpec, Shared
 from tests.features.series import make_bars
+from tests.features.series_kernels import KERNELS
 
 
 def test_columns_that_others_read_by_name_are_there() -> None:
@@ -34,7 +35,8 @@ def test_columns_that_others_read_by_name_are_there() -> None:
         "swing_low_distance",
     }
     assert used <= set(SPEC.names)
-    assert SPEC.warmup <= 240
+    assert SPEC.ready_warmup <= 320
+    assert len(SPEC.names) >= 60
 
 
 def test_every_feature_says_what_it_is() -> None:
@@ -78,9 +80,10 @@ def test_compute_goes_on_from_a_state() -> None:
 
 class TestOrigins:
     def test_a_short_gap_is_bridged(self) -> None:
-        bars = make_bars(600, seed=2, missing=range(300, 312))
+        bars = make_bars(800, seed=2, missing=range(400, 412))
         rows = compute(bars)
-        assert np.isfinite(rows[300:]).all()
+        ready = [i for i, feature in enumerate(SPEC.features) if feature.required and not feature.nan]
+        assert np.isfinite(rows[400:, ready]).all()
 
     def test_a_long_gap_is_a_new_origin(self) -> None:
         bars = make_bars(600, seed=2, missing=range(300, 313))
@@ -99,11 +102,70 @@ class TestOrigins:
             assert np.delete(rows, 400, axis=0).tobytes() == whole.tobytes()
 
 
+class TestWarmth:
+    """Which series are not warm, and why, by the same rule as the rows."""
+
+    def test_a_series_says_how_far_it_is(self) -> None:
+        bars = make_bars(KERNELS.ready_warmup)
+        engine = FeatureEngine(("A", "B"), KERNELS)
+        assert [str(cold) for cold in engine.not_warm()] == ["A has had no bar", "B has had no bar"]
+        engine.extend(0, bars[:-1], 1)
+        assert engine.warm.tolist() == [False, False]
+        assert str(engine.not_warm()[0]) == "A has 319 of 320 bars since 2026-01-05T00:00:00Z"
+        engine.extend(0, bars[-1:], 1)
+        assert engine.warm.tolist() == [True, False]
+        assert [cold.series for cold in engine.not_warm()] == ["B"]
+        assert engine.origins.tolist() == [bars["open_time"][0], 0]
+
+    def test_a_long_gap_is_told_of_until_the_series_is_warm_again(self) -> None:
+        bars = make_bars(800, missing=range(400, 413))
+        engine = FeatureEngine(("A",), KERNELS)
+        told = []
+        rows = []
+        for at in range(len(bars)):
+            rows.append(engine.update(np.zeros(1, dtype=np.int64), bars[at : at + 1])[0])
+            told.append(engine.not_warm())
+        ready = [i for i, feature in enumerate(KERNELS.features) if feature.required and not feature.nan]
+        assert [not cold for cold in told] == np.isfinite(np.array(rows)[:, ready]).all(axis=1).tolist()
+        assert not told[399]
+        (cold,) = told[400]
+        assert (cold.bars, cold.missing, cold.origin_ms) == (1, 13, bars["open_time"][400])
+        assert str(cold) == "A has 1 of 320 bars since 2026-01-06T10:25:00Z, before which 13 bars were missing"
+        assert not told[-1]
+
+    def test_it_is_part_of_the_state(self) -> None:
+        bars = make_bars(100, missing=range(50, 70))
+        engine, other = FeatureEngine(1, KERNELS), FeatureEngine(1, KERNELS)
+        engine.extend(0, bars, 1)
+        other.restore(engine.state)
+        assert other.not_warm() == engine.not_warm()
+
+
 class TestRefusals:
     def test_what_are_no_bars(self) -> None:
-        for wrong in (np.zeros(3), make_bars(4).reshape(2, 2), [1, 2], make_bars(3)[["open_time", "close"]]):
-            with pytest.raises(BarsUnusable, match=r"market\.bars\.BAR"):
-                compute(wrong)  # type: ignore[arg-type]
+        bars = make_bars(4)
+        renamed = bars.astype([(name.replace("taker", "maker"), bars.dtype[name]) for name in bars.dtype.names or ()])
+        narrow = bars.astype([(name, "<f4" if name == "low" else bars.dtype[name]) for name in bars.dtype.names or ()])
+        turned = bars[list(bars.dtype.names or ())[::-1]]
+        for wrong, why in (
+            (np.zeros(3), r"float64\[3\]"),
+            (bars.reshape(2, 2), r"\[2, 2\]"),
+            ([1, 2], "a list"),
+            (bars[["open_time", "close"]], "high is missing; low is missing"),
+            (renamed, "taker_buy_quote is missing; maker_buy_base is unknown"),
+            (narrow, "low is float32, not float64$"),
+            (turned, "another order"),
+        ):
+            with pytest.raises(BarsUnusable, match=rf"market\.bars\.BAR, but .*{why}"):
+                compute(wrong, KERNELS)  # type: ignore[arg-type]
+
+    def test_a_bar_without_length_is_named(self) -> None:
+        bars = make_bars(9)
+        bars["close_time"][7] = bars["open_time"][7]
+        with pytest.raises(BarsUnusable, match="bar 7: it does not close after it opens"):
+            compute(bars, KERNELS)
+        with pytest.raises(BarsUnusable, match="bar 0"):
+            FeatureEngine(1, KERNELS).update(np.zeros(1, dtype=np.int64), bars[7:8])
 
     def test_bars_that_do_not_ascend_name_the_first(self) -> None:
         bars = make_bars(10)
@@ -168,20 +230,20 @@ def uses_ring(state: object, out: object, ring: float) -> None:
 class TestSpec:
     def test_the_id_changes_with_versions_and_parameters_only(self) -> None:
         family = candle.CANDLE
-        newer = replace(family, features=(replace(family.features[0], version=2), *family.features[1:]))
+        newer = replace(family, features=(replace(family.features[0], version=99), *family.features[1:]))
         tuned = replace(family, parameters=(("threshold", 2.0),))
         specs = [FeatureSpec((f,), SHARED) for f in (family, newer, tuned)]
         specs += [replace(specs[0], max_gap=3), replace(specs[0], version=2)]
-        shared = tuple(replace(s, version=2) if s.name == "atr" else s for s in SHARED)
+        shared = tuple(replace(s, version=99) if s.name == "atr" else s for s in SHARED)
         specs.append(FeatureSpec((family,), shared))
         assert len({spec.id for spec in specs}) == len(specs)
         same = FeatureSpec((replace(family),), SHARED)
         assert same.id == specs[0].id
         # An intermediate that nobody asks for is no part of it.
-        assert FeatureSpec((family,), tuple(s for s in SHARED if s.name != "volumes")).id == same.id
+        assert FeatureSpec((family,), tuple(s for s in SHARED if s.name != "highs")).id == same.id
 
     def test_the_id_says_how_many(self) -> None:
-        assert FeatureSpec((candle.CANDLE,), SHARED).id.startswith("series-7-")
+        assert FeatureSpec((candle.CANDLE,), SHARED).id.startswith("series-10-")
 
     def test_a_part_gives_the_same_numbers(self) -> None:
         bars = make_bars(400, seed=8)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from features.barriers import EXPIRY, OPEN, STOP, TARGET, CostModel, TradePlan, advance, funding_at
 from features.candidates import EVENT, RULE, candidates
 from features.history import DecisionHistory, decision_history
-from features.labels import LabelTable, label_history, position_id, recency, uniqueness
+from features.labels import LabelTable, label_history, position_id, recency, sample_weight, uniqueness
 from market import funding
 from market.bars import BAR, DAY_MS, Bars, from_columns
 from market.datasets import dataset
 from tests.features.series import START_MS, make_market, uniforms
+from tests.features.steady import steady
 
 MINUTE = 60_000
 PLAN, COSTS = TradePlan(horizon_minutes=90), CostModel()
@@ -105,20 +110,95 @@ def test_weights(table: LabelTable) -> None:
     assert np.allclose(labels["weight"], labels["quality"] * labels["uniqueness"])
 
 
-def test_uniqueness_by_hand() -> None:
+@dataclass(frozen=True)
+class Overlap:
+    """Labels by the minutes [first, last] that they are open in, and what share of its time is each one's own."""
+
+    what: str
+    open: list[tuple[int, int]]
+    share: list[float]
+    symbol: list[int] | None = None
+
+
+OVERLAPS = [
+    Overlap("one alone", [(3, 7)], [1]),
+    Overlap("one after the other", [(0, 4), (5, 9)], [1, 1]),
+    # The minute that both are open in counts half to each: (4 + 1/2) / 5.
+    Overlap("they touch in one minute", [(0, 4), (4, 8)], [0.9, 0.9]),
+    Overlap("long and short of one bar, ending together", [(0, 9), (0, 9)], [0.5, 0.5]),
+    # The short one shares both its minutes; the long one has 2 of 4 to itself: (2 + 2/2) / 4.
+    Overlap("one inside the other", [(0, 3), (1, 2)], [0.75, 0.5]),
+    # Minute by minute 1, 2, 3, 2, 1 are open: A 1 + 1/2 + 1/3, B 1/2 + 1/3 + 1/2, C as A; each of three minutes.
+    Overlap("a staircase of three", [(0, 2), (1, 3), (2, 4)], [11 / 18, 8 / 18, 11 / 18]),
     # A: minutes 0-3; B: minutes 2-5; C alone at 9; D is another symbol's.
-    symbol = np.array([0, 0, 0, 1], dtype=np.int32)
-    opened = np.array([0, 2, 9, 0]) * MINUTE
-    known = np.array([4, 6, 10, 6]) * MINUTE - 1
-    assert uniqueness(symbol, opened, known).tolist() == pytest.approx([0.75, 0.75, 1.0, 1.0])
-    none = np.empty(0, np.int64)
-    assert uniqueness(none.astype(np.int32), none, none).size == 0
+    Overlap("other symbols do not count", [(0, 3), (2, 5), (9, 9), (0, 5)], [0.75, 0.75, 1, 1], [0, 0, 0, 1]),
+    Overlap("none", [], []),
+]
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS, ids=lambda overlap: overlap.what)
+def test_uniqueness_by_hand(overlap: Overlap) -> None:
+    first, last = np.array(overlap.open, dtype=np.int64).reshape(-1, 2).T
+    symbol = np.array(overlap.symbol or [0] * len(overlap.open), dtype=np.int32)
+    # Opened at a minute's open, known at a minute's close; the epoch is far away.
+    opened, known = START_MS + first * MINUTE, START_MS + (last + 1) * MINUTE - 1
+    assert uniqueness(symbol, opened, known).tolist() == pytest.approx(overlap.share)
+
+
+@pytest.mark.parametrize(
+    ("quality", "share", "days_old", "half_life", "weight"),
+    [
+        (0.8, 1.0, 0, None, 0.8),
+        (0.8, 0.5, 0, 45.0, 0.4),  # the newest is not discounted
+        (0.8, 0.5, 45, 45.0, 0.2),
+        (0.8, 0.5, 90, 45.0, 0.1),
+        (0.8, 0.5, 90, None, 0.4),
+        (0.0, 1.0, 0, None, 0.05),  # of no quality: the least that counts
+        (np.nan, 1.0, 0, None, 0.5),  # of a quality that nobody knows
+    ],
+)
+def test_the_weight_is_quality_times_uniqueness_times_recency(
+    quality: float, share: float, days_old: int, half_life: float | None, weight: float
+) -> None:
+    known = START_MS + np.array([-days_old, 0]) * DAY_MS
+    found = sample_weight(np.array([quality, 1.0]), np.array([share, 1.0]), known, half_life)
+    assert found.tolist() == pytest.approx([weight, 1.0])
+
+
+spans = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 300), st.integers(0, 2)), min_size=1, max_size=60)
+
+
+@steady
+@given(spans, st.none() | st.floats(1e-3, 1e4), st.randoms(use_true_random=False))
+def test_every_weight_is_above_zero_and_finite(
+    labels: list[tuple[int, int, int]], half_life: float | None, random: Random
+) -> None:
+    first, length, symbol = np.array(labels, dtype=np.int64).T
+    opened, known = START_MS + first * MINUTE, START_MS + (first + length + 1) * MINUTE - 1
+    share = uniqueness(symbol.astype(np.int32), opened, known)
+    # Over all labels of a symbol, minutes that belong to them add up to the minutes in which any is open.
+    for each in np.unique(symbol):
+        mine = symbol == each
+        covered = {
+            minute for at, size in zip(first[mine], length[mine], strict=True) for minute in range(at, at + size + 1)
+        }
+        assert (share[mine] * (length[mine] + 1)).sum() == pytest.approx(len(covered))
+    quality = np.array([random.choice([0.0, 0.3, 1.0, np.nan]) for _ in labels])
+    weight = sample_weight(quality, share, known, half_life)
+    assert (weight > 0).all()
+    assert (weight <= 1).all()
+    order = np.array(random.sample(range(len(labels)), len(labels)))
+    again = sample_weight(
+        quality[order], uniqueness(symbol[order].astype(np.int32), opened[order], known[order]), known[order], half_life
+    )
+    np.testing.assert_allclose(again, weight[order], rtol=1e-9)
 
 
 def test_recency() -> None:
     known = np.array([0, 10, 20]) * DAY_MS
     assert recency(known, 10.0).tolist() == [0.25, 0.5, 1.0]
     assert recency(known, None).tolist() == [1.0, 1.0, 1.0]
+    assert recency(known[:0], 10.0).size == 0
 
 
 def test_a_half_life_weighs_the_recent_more(

@@ -70,6 +70,26 @@ def test_what_is_put_is_read(lake: Lake) -> None:
     assert lake.verify("universe") == 2
 
 
+def test_what_lies_outside_is_not_even_opened(lake: Lake) -> None:
+    for timeframe in ("5m", "1h"):
+        for date in ("2026-01-05", "2026-01-06", "2026-01-07"):
+            row = pa.table({"symbol": [timeframe], "close_time": [int(date[-1])]})
+            path = lake.put("features", row, {"timeframe": timeframe, "date": date})
+            if date == "2026-01-07":
+                lake.put_bytes(path, b"not parquet")
+    found = lake.read("features", ("symbol", "close_time"), within={"date": ["2026-01-06", "2026-01-09"]})
+    assert sorted(found.to_pylist(), key=str) == [{"symbol": each, "close_time": 6} for each in ("1h", "5m")]
+    inside = {"timeframe": ("5m",), "date": ("2026-01-05", "2026-01-06")}
+    found = lake.read("features", where="close_time < 6", within=inside)
+    assert [(row["symbol"], row["date"]) for row in found.to_pylist()] == [("5m", "2026-01-05")]
+    assert lake.read("features", within={"date": []}).num_rows == 0
+    assert lake.files("features", {"date": "2026-01-05"}) == [
+        f"features/timeframe={each}/date=2026-01-05/part-0.parquet" for each in ("1h", "5m")
+    ]
+    with pytest.raises(LakeCorrupt, match="date=2026-01-07"):
+        lake.read("features")
+
+
 def test_a_file_is_replaced_and_others_stay(lake: Lake) -> None:
     lake.put("universe", pa.table(UNIVERSE), {"date": "2026-01-05"})
     lake.put("universe", pa.table(UNIVERSE).slice(0, 1), {"date": "2026-01-05"})

@@ -12,9 +12,9 @@ import pytest
 from pyarrow import parquet
 
 from market.bars import DAY_MS, MINUTE_MS, OPTIONAL, PRICES, Bars, gaps, read
-from market.errors import BarRejected, MarketError, SourceUnreadable, UnknownSymbol
+from market.errors import BarRejected, MarketError, RowRejected, SourceUnreadable, UnknownSymbol
 from market.sources import BarSource, open_source
-from market.sources.recorded import ARCHIVE_COLUMNS, RecordedMarket
+from market.sources.recorded import ARCHIVE_COLUMNS, RecordedMarket, read_file
 from market.sources.synthetic import DEFAULT_START_MS, SyntheticMarket
 
 START = DEFAULT_START_MS
@@ -146,8 +146,64 @@ def test_a_bad_row_is_named(bars: Bars, tmp_path: Path, name: str, value: float,
     path = write_parquet(tmp_path / "BTCUSDT-1m-x.parquet", values)
     with pytest.raises(BarRejected, match=reason) as caught:
         read(path)
+    assert isinstance(caught.value, RowRejected)
     assert caught.value.symbol == "BTCUSDT"
-    assert str(path) in caught.value.__notes__[0]
+    assert (caught.value.what, caught.value.row, caught.value.column) == (str(path), 3, name)
+    assert caught.value.__notes__ == [f"in {path}, row 3, column {name}"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "row"),
+    [
+        ("high", pa.array(["1", "2", "dear"]), 3),
+        ("open_time", pa.array([START, None, START + 2 * MINUTE_MS]), 2),
+        ("open_time", pa.array([0.5, 1.5, 2.5]), None),
+    ],
+)
+def test_a_wrong_type_is_named(bars: Bars, tmp_path: Path, column: str, values: pa.Array, row: int | None) -> None:
+    path = write_parquet(tmp_path / "BTCUSDT-1m-x.parquet", {**columns(bars[:3]), column: values})
+    with pytest.raises(SourceUnreadable, match=f"{path.name}.*{column}") as caught:
+        read(path)
+    assert (caught.value.row, caught.value.column) == (row, column)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_csv_s_row_and_column_are_named(bars: Bars, tmp_path: Path, header: bool) -> None:
+    path = tmp_path / "BTCUSDT-1m-x.csv"
+    lines = archive_text(bars, header).splitlines()
+    at = 4 + header
+    lines[at] = ",".join(["low" if place == 3 else value for place, value in enumerate(lines[at].split(","))])
+    path.write_text("\n".join(lines))
+    with pytest.raises(SourceUnreadable, match="low") as caught:
+        read(path)
+    assert (caught.value.row, caught.value.column) == (5, "low")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_header_may_be_quoted(bars: Bars, tmp_path: Path, mark: str) -> None:
+    header, _, rows = archive_text(bars, header=True).partition("\n")
+    path = tmp_path / "BTCUSDT-1m-x.csv"
+    path.write_text(mark + ", ".join(f'"{name}"' for name in header.split(",")) + "\r\n" + rows, newline="")
+    assert read_file(path, strict=True).tobytes() == bars.tobytes()
+
+
+def test_columns_of_no_kline_are_refused_when_asked(bars: Bars, tmp_path: Path) -> None:
+    values = columns(bars)
+    path = write_parquet(tmp_path / "BTCUSDT-1m-x.parquet", {**values, "taker_buy": values["taker_buy_base"]})
+    assert read_file(path).tobytes() == bars.tobytes()
+    with pytest.raises(SourceUnreadable, match="column taker_buy is unknown: the known ones are open_time") as caught:
+        read_file(path, strict=True)
+    assert caught.value.column == "taker_buy"
+    archived = tmp_path / "BTCUSDT-1m-2026-01.csv"
+    archived.write_text(archive_text(bars, header=True))
+    assert read_file(archived, strict=True).tobytes() == bars.tobytes()
+
+
+def test_a_column_that_is_there_twice_is_refused(bars: Bars, tmp_path: Path) -> None:
+    values = columns(bars)
+    path = write_parquet(tmp_path / "BTCUSDT-1m-x.parquet", {**values, "count": values["trades"]})
+    with pytest.raises(SourceUnreadable, match="column trades twice"):
+        read(path)
 
 
 def test_a_folder_is_a_market(bars: Bars, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from features.labels import LabelTable
+from market.bars import DAY_MS
 from market.lake import Lake
 from models_registry.training_set import LIVE, TrainingSet
 from orchestration import training_data
@@ -147,9 +148,33 @@ def test_the_training_set_joins_labels_with_their_rows(lake: Lake, history: Hist
     assert np.array_equal(rows.decision, history.rows.decision[at], equal_nan=True)
     assert np.array_equal(rows.windows, history.rows.windows(at), equal_nan=True)
     assert np.array_equal(rows.known_at, table.labels["known_at"][order])
-    assert np.allclose(rows.weight, table.labels["weight"][order], rtol=1e-6)
+    again = training_data.join(lake, history.rows, 100, TrainingSettings().half_life()).rows
+    assert np.allclose(again.weight, table.labels["weight"][order], rtol=1e-6)
     assert len(rows.unlabelled_at) == 200
     assert (np.diff(rows.unlabelled_at) >= 0).all()
+
+
+def test_history_and_live_labels_are_weighed_by_one_rule(
+    lake: Lake, history: History, table: LabelTable, tmp_path: Path
+) -> None:
+    """A candidate that was followed live weighs in the training set what it would have weighed from history."""
+    store_history_labels(lake, history, TrainingSettings())
+    alone = training_data.join(lake, history.rows, 100, half_life_days=2.0).rows
+    publish_positions(lake, tmp_path / "journal", table, np.arange(0, 30, 2))
+    ingest_journals(lake)
+    joined = training_data.join(lake, history.rows, 100, half_life_days=2.0).rows
+    assert (joined.source == LIVE).sum() == 15
+    np.testing.assert_allclose(joined.weight, alone.weight, rtol=1e-6)
+    assert np.isfinite(joined.weight).all()
+    assert ((joined.weight > 0) & (joined.weight <= 1)).all()
+    without = join(lake, history).rows
+    age = (without.known_at.max() - without.known_at) / DAY_MS
+    np.testing.assert_allclose(joined.weight, without.weight * np.exp2(-age / 2.0), rtol=1e-5)
+
+
+def test_the_half_life_can_be_switched_off() -> None:
+    assert TrainingSettings().half_life() == TrainingSettings().history_days / 2
+    assert TrainingSettings(half_life_days=0).half_life() is None
 
 
 def test_a_live_label_stands_for_the_same_candidate_of_history(

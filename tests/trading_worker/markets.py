@@ -37,11 +37,21 @@ class StubPredictor:
             bundle_version=version, decision_spec=SimpleNamespace(id=spec_id), plan={}, costs={}
         )
         self.fallbacks: dict[str, str] = {}
+        self.dynamic_columns: Any = None
         self.threshold = threshold
         self.calls: list[int] = []
 
     def predict(
-        self, decision: Any, windows: Any, index: Any, direction: Any, *, kind: Any = None, quality: Any = None
+        self,
+        decision: Any,
+        windows: Any,
+        index: Any,
+        direction: Any,
+        *,
+        kind: Any = None,
+        quality: Any = None,
+        regime: Any = None,
+        dynamic: bool = True,
     ) -> Any:
         self.calls.append(len(index))
         rsi = decision[:, DECISION_SPEC.index("5m.rsi_14")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from features.liquidity import HuntSettings
 from trading_worker.errors import SettingInvalid, UnknownStrategy
 from trading_worker.settings import RESERVED, EngineSettings, WorkerSettings, load, table
 
@@ -29,6 +30,21 @@ def test_the_process_environment_is_read_when_none_is_given(monkeypatch: pytest.
     assert load({}).universe_size == 200, "a given environment is the whole environment"
 
 
+def test_optional_modules_are_off_until_they_are_switched_on() -> None:
+    off = load({"REGIME_PREDICTION_THRESHOLD": "0.8", "LIQUIDITY_HUNT_CONFIDENCE_THRESHOLD": "0.5"}).engine()
+    assert (off.regime_prediction, off.hunting) == (False, None)
+    on = load(
+        {
+            "ENABLE_MARKET_REGIME_PREDICTION": "true",
+            "REGIME_PREDICTION_LOOKBACK": "12",
+            "ENABLE_LIQUIDITY_HUNTING": "True",
+            "LIQUIDITY_SLIPPAGE_TOLERANCE": "0.002",
+        }
+    ).engine()
+    assert (on.regime_prediction, on.regime_threshold, on.regime_lookback) == (True, 0.70, 12)
+    assert on.hunting == HuntSettings(threshold=0.60, tolerance=0.002)
+
+
 def test_an_empty_variable_is_unset() -> None:
     assert load({"MIN_CONFIDENCE": " "}).min_confidence == 0.35
 
@@ -42,6 +58,9 @@ def test_an_empty_variable_is_unset() -> None:
         ("UNIVERSE_SIZE", "0", "greater than or equal to 1"),
         ("STRATEGY_MODE", "momentum", "one of ict, self_learning, hybrid"),
         ("PORT", "70000", "less than or equal to 65535"),
+        ("ENABLE_LIQUIDITY_HUNTING", "perhaps", "a valid boolean"),
+        ("LIQUIDITY_SLIPPAGE_TOLERANCE", "0", "greater than 0"),
+        ("REGIME_PREDICTION_LOOKBACK", "3", "greater than or equal to 4"),
         ("WORKER_NAME", "a/b", "should match pattern"),
         ("TRADING_ENABLED", "true", "only false"),
         ("TIMEFRAMES", "1m", "only 5m,15m,1h"),
@@ -78,6 +97,8 @@ def test_the_table_explains_every_variable() -> None:
         ({"min_quality": float("nan")}, SettingInvalid),
         ({"max_open_per_symbol": 0}, SettingInvalid),
         ({"silence_grace_minutes": -1}, SettingInvalid),
+        ({"regime_threshold": 1.01}, SettingInvalid),
+        ({"regime_lookback": 3}, SettingInvalid),
     ],
 )
 def test_engine_settings_refuse_nonsense(values: dict[str, object], error: type[Exception]) -> None:

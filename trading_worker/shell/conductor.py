@@ -20,14 +20,15 @@ from features.decision import DecisionState
 from market.bars import MINUTE_MS, Bars, empty
 from market.errors import BarRejected, MarketError
 from trading_worker import events as kinds
+from trading_worker import optional_modules
 from trading_worker.engine import Engine
 from trading_worker.events import AnyEvent, BarValues, BundleSwapped, CaughtUp, DecidedLate, Event, WaveClosed
 from trading_worker.journal import Journal
 from trading_worker.shell.bundles import Loaded
 from trading_worker.shell.funding import FundingBook
+from trading_worker.shell.keeping import StateKeeper
 from trading_worker.shell.metrics import Board, Swap
 from trading_worker.shell.rejections import Rejections
-from trading_worker.shell.snapshot_store import SnapshotStore
 from trading_worker.shell.tally import Tally
 from trading_worker.shell.waves import Minute
 from trading_worker.wave import MinuteBars, Wave
@@ -67,7 +68,7 @@ class Conductor:
         engine: Engine,
         journal: Journal,
         funding: FundingBook,
-        snapshots: SnapshotStore,
+        keeper: StateKeeper,
         board: Board,
         tally: Tally,
         cadence: Cadence,
@@ -80,7 +81,7 @@ class Conductor:
         self.journal = journal
         self._step: Callable[[Wave], list[AnyEvent]] = engine.on_wave
         self._funding = funding
-        self._snapshots = snapshots
+        self._keeper = keeper
         self._board = board
         self._tally = tally
         self._cadence = cadence
@@ -121,6 +122,8 @@ class Conductor:
         elapsed_s = perf_counter() - self._snapshot_s
         if wave.time_ms - self._snapshot_ms >= self._cadence.snapshot_ms and elapsed_s >= self._cadence.snapshot_s:
             self.snapshot()
+        else:
+            self._keeper.save(self.engine, self._funding.charged_until, lasting=False)
 
     async def _check_time(self, wave_ms: int, heard_ms: int) -> None:
         """Write down that a wave was decided late, if it was.
@@ -198,8 +201,8 @@ class Conductor:
         self._segment_ms = self.engine.time_ms
 
     def snapshot(self) -> None:
-        """Store the engine's state, between two waves."""
-        self._snapshots.save(self.engine.time_ms, self.engine.snapshot(), self._funding.charged_until)
+        """Store the engine's state, between two waves, so that it survives a loss of power."""
+        self._keeper.save(self.engine, self._funding.charged_until, lasting=True)
         self._snapshot_ms = self.engine.time_ms
         self._snapshot_s = perf_counter()
 
@@ -253,7 +256,8 @@ class Conductor:
         board = self._board
         board.bundle, board.bundle_name, board.bundle_from = loaded.version, loaded.name, loaded.source
         board.decision_spec = loaded.spec.id
-        board.fallbacks = dict(loaded.predictor.fallbacks)
+        board.fallbacks = optional_modules.fallbacks(loaded.predictor, self.engine.settings)
+        board.modules = dict(optional_modules.in_use(loaded.predictor, self.engine.settings))
 
     async def _wave(self, minute: Minute) -> Wave:
         funding = await self._funding.before(minute.time_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
 from trading_worker.shell.conductor import Cadence, Conductor
 from trading_worker.shell.connection import Backoff
 from trading_worker.shell.funding import LONGEST_MS, FundingBook
+from trading_worker.shell.keeping import StateKeeper
 from trading_worker.shell.metrics import Board
-from trading_worker.shell.snapshot_store import SnapshotStore
-from trading_worker.shell.start import CatchUp, Standing, from_bars, from_snapshot, resume_ms, swaps_since, universe
+from trading_worker.shell.start import CatchUp, Standing, from_bars, from_kept, resume_ms, swaps_since, universe
 from trading_worker.shell.tally import Tally
 from trading_worker.shell.venue import Venue
 from trading_worker.shell.waves import NEVER, WaveAssembler
+
+log = logging.getLogger("trading_worker")
 
 LATE_MS = 15_000
 """Venue time past the deadline of a wave in which REST is asked for its absent bars and it is decided: enough for the
@@ -51,16 +54,16 @@ class Launch:
     board: Board
     watcher: BundleWatcher
     cache: BundleCache
-    store: SnapshotStore
+    keeper: StateKeeper
     lake: Lake
     patient: Venue
     quick: Venue
     jitter: Random
 
     async def standing(self, champion: Loaded, history: Sequence[AnyEvent]) -> Standing:
-        """First step: an engine with a state, from the newest snapshot or else from bars."""
+        """First step: an engine with a state, from the newest that was kept or else from bars."""
         engine_settings = self.settings.engine()
-        found = await from_snapshot(self.store, champion, self.watcher, self.cache, engine_settings)
+        found = await from_kept(self.keeper, champion, self.watcher, self.cache, engine_settings, self._refused_state)
         if found is not None:
             return found
 
@@ -70,6 +73,11 @@ class Launch:
             return await from_bars(symbols, champion, engine_settings, until_ms, self.lake, self.patient.klines)
 
         return await self.available(warmed)
+
+    def _refused_state(self, reason: str) -> None:
+        log.warning("state passed over: %s", reason)
+        before = self.board.notes.get("state")
+        self.board.notes["state"] = f"{before}; {reason}" if before else f"passed over at the start: {reason}"
 
     async def conductor(self, standing: Standing, journal: Journal, history: Sequence[AnyEvent]) -> Conductor:
         """Second step: who drives that engine. The start is queued for the journal, but not yet committed."""
@@ -87,7 +95,7 @@ class Launch:
             engine,
             journal,
             funding,
-            self.store,
+            self.keeper,
             board,
             tally,
             cadence,

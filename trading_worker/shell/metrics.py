@@ -91,6 +91,7 @@ class Board:
     Waves, bars absent and late, signals and outcomes are counted from the journal, through restarts, and reach back to
     `since_ms`; all else is counted since the process began. What makes a wave missed is said in `tally`.
     `waiting` holds, per part of the worker, why it is not ready; the worker is ready when it is empty.
+    `modules` says of each optional module whether it is off, in force or on its fallback.
     """
 
     worker: str
@@ -105,6 +106,7 @@ class Board:
     bundle_from: str = ""
     decision_spec: str = ""
     fallbacks: dict[str, str] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)
     venue_ms: int = 0
     wave_ms: int = 0
     since_ms: int = 0
@@ -125,6 +127,7 @@ class Board:
     segments_published: int = 0
     commits: Samples = field(default_factory=Samples)
     wave_time: Samples = field(default_factory=Samples)
+    state_commits: Samples = field(default_factory=Samples)
     venue_delay: Samples = field(default_factory=Samples)
     swap_pause: Samples = field(default_factory=Samples)
     rejected: Counter[str] = field(default_factory=Counter)
@@ -134,6 +137,7 @@ class Board:
     rejections: deque[dict[str, Any]] = field(default_factory=_recent)
     positions: list[dict[str, Any]] = field(default_factory=list)
     open_positions: int = 0
+    vectors: int = 0
     swaps: deque[Swap] = field(default_factory=_recent)
     refused: deque[Refusal] = field(default_factory=_recent)
     refusals_total: int = 0
@@ -184,6 +188,7 @@ def _gauges(board: Board) -> Iterator[Metric]:
         "counted_since_seconds": ("market time that counts from the journal reach back to", board.since_ms / 1e3),
         "symbols": ("symbols followed", float(len(board.symbols))),
         "open_positions": ("virtual positions that are open or pending", float(board.open_positions)),
+        "position_vectors": ("open positions of which it is kept what the models saw", float(board.vectors)),
         "model_fallbacks": ("components of the bundle that run as their fallback", float(len(board.fallbacks))),
         "journal_epoch": ("epoch of the journal", float(board.epoch)),
         "journal_sequence": ("sequence of the last committed event", float(board.sequence)),
@@ -240,6 +245,7 @@ def _summaries(board: Board) -> Iterator[Metric]:
     families = (
         ("journal_commit", "append and fsync of one wave's events", board.commits),
         ("wave_processing", "from the bar that completes a wave to its committed decisions", board.wave_time),
+        ("state_commit", "storing one wave's state in the mapped files", board.state_commits),
         ("venue_delay", "event time of a closed bar minus its close, by the venue's clock", board.venue_delay),
         ("bundle_swap_pause", "how long a swap held the waves", board.swap_pause),
     )

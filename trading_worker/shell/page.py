@@ -97,7 +97,8 @@ def _bundle(board: Board) -> str:
         ("decision spec", board.decision_spec or "-"),
         *((f"{name} runs as its fallback", reason) for name, reason in board.fallbacks.items()),
     ]
-    return _section("Bundle", _table(("", ""), rows))
+    modules = [(name.replace("_", " "), stands) for name, stands in board.modules.items()]
+    return _section("Bundle", _table(("", ""), rows)) + _section("Optional modules", _table(("", ""), modules))
 
 
 def _positions(board: Board) -> str:
@@ -141,6 +142,7 @@ def _delays(board: Board) -> str:
         ("venue: close of a bar to its last message", board.venue_delay),
         ("ours: last bar of a wave to committed decisions", board.wave_time),
         ("ours: journal commit", board.commits),
+        ("ours: state into the mapped files", board.state_commits),
         ("ours: swap of a bundle", board.swap_pause),
     )
     rows = [

@@ -1,8 +1,8 @@
 """From nothing to an engine that stands at the venue's present: bundle, state, and every minute in between.
 
-The state comes from the worker's own newest snapshot, else from stored bars (`warmup`). The minutes since are fetched
-over REST and run like live ones, through the core's recovery: what the journal holds is not written again, barriers
-that were crossed while the worker was down are settled, and only then does it say that it is ready.
+The state comes from the worker's own newest mapped state or snapshot, else from stored bars (`warmup`). The minutes
+since are fetched over REST and run like live ones, through the core's recovery: what the journal holds is not written
+again, barriers that were crossed while the worker was down are settled, and only then does it say that it is ready.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trading_worker.settings import EngineSettings
 from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
 from trading_worker.shell.conductor import Conductor
 from trading_worker.shell.intake import Fetch
-from trading_worker.shell.snapshot_store import SnapshotStore
+from trading_worker.shell.keeping import StateKeeper
 from trading_worker.shell.warmup import AT_ONCE, warm
 from trading_worker.shell.waves import NEVER, WaveAssembler
 
@@ -100,21 +100,32 @@ def _ranked(lake: Lake) -> list[str]:
     return [str(symbol) for symbol in rows.column("symbol").to_pylist()]
 
 
-async def from_snapshot(
-    store: SnapshotStore, champion: Loaded, watcher: BundleWatcher, cache: BundleCache, settings: EngineSettings
+async def from_kept(
+    keeper: StateKeeper,
+    champion: Loaded,
+    watcher: BundleWatcher,
+    cache: BundleCache,
+    settings: EngineSettings,
+    refuse: Callable[[str], None],
 ) -> Standing | None:
-    """The newest snapshot that can be restored, with the bundle that made it if that is still here; else None."""
-    for body, stored in store.newest_first():
-        loaded = await _bundle_of(body.bundle, champion, watcher, cache)
-        if loaded.spec.id != body.decision_spec or not body.time_ms:
+    """The newest state of the worker's own that fits, with the bundle that made it if that is still here; else None.
+
+    `refuse` is told of every state that was found and passed over, and why.
+    """
+    for kept in keeper.newest_first(refuse):
+        about = kept.state.about
+        if not about.time_ms:
             continue
-        engine = Engine(body.symbols, loaded.predictor, settings, state=DecisionState(tuple(body.symbols), loaded.spec))
+        loaded = await _bundle_of(about.bundle, champion, watcher, cache)
+        blank = DecisionState(about.symbols, loaded.spec, incremental=settings.incremental_cache)
+        engine = Engine(about.symbols, loaded.predictor, settings, state=blank)
         try:
-            engine.restore(stored.engine)
-        except SnapshotRefused:
+            engine.resume(kept.state)
+        except SnapshotRefused as error:
+            refuse(f"the {kept.place} of {utc(about.time_ms)}: {error.reason}")
             continue
-        origin = f"its own snapshot of {utc(body.time_ms)}"
-        return Standing(engine, loaded, body.time_ms, origin, body.time_ms, stored.charged_until)
+        origin = f"its own {kept.place} of {utc(about.time_ms)}"
+        return Standing(engine, loaded, about.time_ms, origin, about.time_ms, kept.charged_until)
     return None
 
 
@@ -138,7 +149,7 @@ async def from_bars(
     fetch: Fetch,
 ) -> Standing:
     """An engine whose features are warm up to `until_ms`, without positions."""
-    warmed = await warm(champion.spec, symbols, until_ms, lake, fetch)
+    warmed = await warm(champion.spec, symbols, until_ms, lake, fetch, incremental=settings.incremental_cache)
     engine = Engine(symbols, champion.predictor, settings, state=warmed.state)
     return Standing(engine, champion, engine.time_ms or until_ms - 1, warmed.origin, None, None)
 

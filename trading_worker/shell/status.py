@@ -23,7 +23,9 @@ _HEADERS = {
 
 def as_json(board: Board) -> dict[str, Any]:
     """The board as plain JSON values; durations as count and milliseconds."""
-    samples = {name: getattr(board, name) for name in ("commits", "wave_time", "venue_delay", "swap_pause")}
+    samples = {
+        name: getattr(board, name) for name in ("commits", "wave_time", "state_commits", "venue_delay", "swap_pause")
+    }
     lists = ("signals", "rejections", "positions")
     rows = {name: list(getattr(board, name)) for name in lists}
     skipped = {*samples, *lists, "swaps", "refused"}

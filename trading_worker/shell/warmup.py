@@ -11,19 +11,17 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from features.decision import DecisionState
 from features.decision_spec import DecisionSpec
 from market.bars import DAY_MS, Bars
 from market.errors import LakeError
 from market.klines_store import date_of, day_start, read_all, stored_dates
 from market.lake import Lake
+from market.state_store import read_states, state_dates
 from trading_worker.shell.intake import Fetch
 
 LAKE_DAYS = 30
-"""How far back the lake's klines are read when it has no state to start from: every feature has forgotten by then."""
+"""How far back the lake's klines are read when it has no state to start from: more than any ready row waits for."""
 AT_ONCE = 8
 READ_AT_ONCE = 1_000_000
 """Bars read from the lake in one go, 88 bytes each."""
@@ -39,23 +37,34 @@ class Warm:
 
 
 def cold_start(spec: DecisionSpec, until_ms: int) -> int:
-    """Where a backfill without the lake begins: at a midnight before the longest timeframe's warm-up."""
-    return (until_ms - spec.base.warmup * spec.steps[-1]) // DAY_MS * DAY_MS
+    """Where a backfill without the lake begins: at a midnight before the longest timeframe's `ready_warmup`.
+
+    What remembers longer (an average over 200 hours) is NaN until the worker has run for as long.
+    """
+    return (until_ms - spec.ready_warmup * spec.steps[-1]) // DAY_MS * DAY_MS
 
 
-async def warm(spec: DecisionSpec, symbols: Sequence[str], until_ms: int, lake: Lake | None, fetch: Fetch) -> Warm:
+async def warm(
+    spec: DecisionSpec,
+    symbols: Sequence[str],
+    until_ms: int,
+    lake: Lake | None,
+    fetch: Fetch,
+    *,
+    incremental: bool = True,
+) -> Warm:
     """A `DecisionState` of `symbols` that has seen every bar that opened before `until_ms` (a whole minute).
 
     Raises a `MarketError` when the venue cannot be asked for what the lake lacks.
     """
-    state = DecisionState(tuple(symbols), spec)
+    state = DecisionState(tuple(symbols), spec, incremental=incremental)
     origin = "a cold backfill over REST"
     if lake is not None:
         try:
             began = await asyncio.to_thread(_from_lake, lake, state, until_ms)
             origin = origin if began is None else began
         except LakeError as error:
-            state = DecisionState(tuple(symbols), spec)
+            state = state.blank()
             origin = f"{origin}, as the lake cannot be read: {error}"
     bars = await missing(state, cold_start(spec, until_ms), until_ms, fetch)
     await asyncio.to_thread(state.catch_up, bars)
@@ -80,7 +89,8 @@ def _from_lake(lake: Lake, state: DecisionState, until_ms: int) -> str | None:
     symbols = _recent(lake, state.symbols, cold_start(state.spec, until_ms))
     if not symbols:
         return None
-    start_ms = _restore(lake, state, symbols, until_ms)
+    # The lake has recurrences; a state that is computed anew from bars needs the bars.
+    start_ms = _restore(lake, state, symbols, until_ms) if state.incremental else 0
     origin = f"the lake's feature state at the end of {date_of(start_ms - 1)}, and klines since" if start_ms else ""
     if not start_ms:
         start_ms = max(day_start(stored_dates(lake)[0]), until_ms - LAKE_DAYS * DAY_MS)
@@ -113,20 +123,18 @@ def _restore(lake: Lake, state: DecisionState, symbols: Sequence[str], until_ms:
     """
     for date in _state_dates(lake, state.spec, until_ms):
         end_ms = day_start(date) + DAY_MS
-        columns = ("symbol", "timeframe", "close_time", "state")
-        where = "date = ? AND spec = ?"
-        rows = lake.read("feature_state", columns, where, (date, state.spec.base.id)).to_pylist()
-        found: dict[str, dict[str, NDArray[np.float64]]] = {}
-        for row in rows:
-            if row["close_time"] >= end_ms - DAY_MS:
-                found.setdefault(row["symbol"], {})[row["timeframe"]] = np.array(row["state"], dtype=np.float64)
-        if not all(set(state.spec.timeframes) <= set(found.get(symbol, ())) for symbol in symbols):
+        stored = {each: read_states(lake, date, each, state.spec.base.id) for each in state.spec.timeframes}
+        fresh = {
+            each: {symbol: found for symbol, found in states.items() if found.close_time >= end_ms - DAY_MS}
+            for each, states in stored.items()
+        }
+        if not all(symbol in states for states in fresh.values() for symbol in symbols):
             continue
         arrays = state.snapshot()
         for symbol in symbols:
             row_of = state.symbols.index(symbol)
             for timeframe in state.spec.timeframes:
-                arrays[f"{timeframe}.state"][row_of] = found[symbol][timeframe]
+                arrays[f"{timeframe}.state"][row_of] = fresh[timeframe][symbol].state
             arrays["last_time"][row_of] = end_ms - 1
         arrays["time"][0] = end_ms - 1
         state.restore(arrays)
@@ -136,7 +144,5 @@ def _restore(lake: Lake, state: DecisionState, symbols: Sequence[str], until_ms:
 
 def _state_dates(lake: Lake, spec: DecisionSpec, until_ms: int) -> list[str]:
     """Dates that ended at least a day before `until_ms` and have states of every timeframe, the newest first."""
-    stored = {(each["timeframe"], each["date"]) for each in lake.partitions("feature_state")}
-    dates = {date for _, date in stored if all((timeframe, date) in stored for timeframe in spec.timeframes)}
-    oldest = date_of(until_ms - LAKE_DAYS * DAY_MS)
-    return sorted((date for date in dates if oldest <= date < date_of(until_ms - DAY_MS)), reverse=True)
+    oldest, newest = date_of(until_ms - LAKE_DAYS * DAY_MS), date_of(until_ms - DAY_MS)
+    return [date for date in reversed(state_dates(lake, spec.timeframes)) if oldest <= date < newest]

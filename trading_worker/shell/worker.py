@@ -26,7 +26,9 @@ from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
 from trading_worker.shell.conductor import Conductor
 from trading_worker.shell.feed import Feed
 from trading_worker.shell.intake import Intake
+from trading_worker.shell.keeping import StateKeeper
 from trading_worker.shell.launch import Launch
+from trading_worker.shell.mapped_keeper import MappedKeeper
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.publish import Publisher
 from trading_worker.shell.rejections import Rejections
@@ -92,7 +94,7 @@ class Worker:
         self._jitter = jitter
         self._stack = AsyncExitStack()
         self._lake = Lake(settings.lake_uri)
-        self._store = SnapshotStore(settings.state_dir / "snapshots")
+        self._keeper = self._kept_in(settings, board)
         self._cache = BundleCache(settings.state_dir / "bundles")
         self._version = ""
         self._conductor: Conductor | None = None
@@ -100,6 +102,15 @@ class Worker:
         self._lock = asyncio.Lock()
         self._messages = 0
         self._early_refusals: list[tuple[str, str]] = []
+
+    def _kept_in(self, settings: WorkerSettings, board: Board) -> StateKeeper:
+        """Where the state is kept, as the settings say."""
+        snapshots = SnapshotStore(settings.state_dir / "snapshots")
+        if not settings.enable_memory_mapped_storage:
+            return snapshots
+        mapped = MappedKeeper(settings.state_dir, snapshots, board)
+        self._stack.callback(mapped.close)
+        return mapped
 
     async def run(self) -> None:
         """Start, then work until cancelled."""
@@ -169,7 +180,7 @@ class Worker:
             board=board,
             watcher=self._watcher,
             cache=self._cache,
-            store=self._store,
+            keeper=self._keeper,
             lake=self._lake,
             patient=self._patient,
             quick=self._quick,
@@ -239,7 +250,14 @@ class Worker:
             until_ms = conductor.engine.time_ms + 1
         try:
             fetch = self._patient.klines
-            warmed = await warm(loaded.spec, conductor.engine.symbols, until_ms, self._lake, fetch)
+            warmed = await warm(
+                loaded.spec,
+                conductor.engine.symbols,
+                until_ms,
+                self._lake,
+                fetch,
+                incremental=self._settings.enable_incremental_cache,
+            )
             async with self._lock:
                 conductor.bring_up(warmed.state)
                 conductor.swap(loaded, warmed.state)

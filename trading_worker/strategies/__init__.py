@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from trading_worker.errors import UnknownStrategy
-from trading_worker.strategies.base import EVENT, RULE, Choice, Proposals, Strategy
+from trading_worker.strategies.base import EVENT, HUNT, RULE, Choice, Proposals, Strategy
 from trading_worker.strategies.hybrid import hybrid
 from trading_worker.strategies.ict import ict
 from trading_worker.strategies.self_learning import self_learning
 
-__all__ = ["EVENT", "RULE", "STRATEGIES", "Choice", "Proposals", "Strategy", "strategy"]
+__all__ = ["EVENT", "HUNT", "RULE", "STRATEGIES", "Choice", "Proposals", "Strategy", "strategy"]
 
 STRATEGIES: dict[str, Strategy] = {"ict": ict, "self_learning": self_learning, "hybrid": hybrid}
 

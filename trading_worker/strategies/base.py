@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.candidates import EVENT, RULE
+from features.candidates import EVENT, HUNT, RULE
 
-__all__ = ["EVENT", "RULE", "Choice", "Proposals", "Strategy", "best_per_row", "take"]
+__all__ = ["EVENT", "HUNT", "RULE", "Choice", "Proposals", "Strategy", "best_per_row", "take"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +28,7 @@ class Proposals:
     direction
         int8[m], 1 long, -1 short.
     kind
-        uint8[m], `RULE` or `EVENT`.
+        uint8[m], `RULE`, `EVENT` or `HUNT`.
     win_probability
         float32[m], calibrated probability of the target before the stop.
     quality

@@ -11,7 +11,8 @@ def hybrid(proposals: Proposals) -> Choice:
     """The most probable candidate of each symbol, unless the rules signal the other direction.
 
     - The rules propose: taken when the model finds no better candidate in the other direction.
-    - A CUSUM event proposes: the direction that the model prefers is taken, unless the rules say the opposite.
+    - A CUSUM event or a hunt of liquidity proposes: the direction that the model prefers is taken, unless the rules
+      say the opposite. A hunt forbids nothing.
     - They disagree: nothing is taken for that symbol in this wave.
 
     The win probability confirms through the minimum confidence, which holds for every choice.

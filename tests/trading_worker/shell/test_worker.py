@@ -104,8 +104,8 @@ def decisions(events: list[AnyEvent]) -> list[bytes]:
 
 def feature_state(folder: Path) -> dict[str, bytes]:
     """The features' state, byte by byte, as the worker stored it last."""
-    body, _ = next(SnapshotStore(folder / "state" / "snapshots").newest_first())
-    return {name: data for name, data in body.arrays.items() if name.startswith("state.")}
+    kept = next(SnapshotStore(folder / "state" / "snapshots").newest_first(pytest.fail))
+    return {name: array.tobytes() for name, array in kept.state.arrays.items() if name.startswith("state.")}
 
 
 async def test_live_decides_what_history_decides_to_the_bit(tmp_path: Path) -> None:
@@ -373,11 +373,11 @@ async def test_a_restart_goes_on_from_its_snapshot_with_its_counts(tmp_path: Pat
             await until(lambda: again.ready)
             assert again.wave_ms == START_MS + 110 * MINUTE_MS - 1
             await simulator.step(MINUTES - 110)
-    assert "snapshot" in again.origin
+    assert "its own mapped state of" in again.origin
     assert (again.epoch, again.waves, again.waves_missed, again.waves_down) == (2, MINUTES // 5, 0, 8)
     assert again.since_ms == board.since_ms == START_MS - 1
     source = open_source(SOURCE)
-    _, stored = next(SnapshotStore(tmp_path / "state" / "snapshots").newest_first())
+    stored = next(SnapshotStore(tmp_path / "state" / "snapshots").newest_first(pytest.fail))
     charged = [source.funding(symbol, START_MS, END_MS)["funding_time"] for symbol in source.symbols()]
     assert stored.charged_until == tuple(int(times[-1]) if times.size else START_MS - 1 for times in charged)
     assert again.signals_total > board.signals_total
@@ -440,9 +440,7 @@ async def test_on_an_exchange_whose_time_is_behind_its_own_it_waits_until_that_h
 
 
 @pytest.mark.parametrize("damage", ["removed", "corrupt"])
-async def test_without_a_readable_snapshot_the_journal_says_which_positions_were_open(
-    tmp_path: Path, damage: str
-) -> None:
+async def test_without_a_readable_state_the_journal_says_which_positions_were_open(tmp_path: Path, damage: str) -> None:
     cached_bundle(tmp_path / "state")
     async with simulated(stepped=True) as simulator:
         settings = load(worker_environment(tmp_path, simulator.url))
@@ -450,7 +448,7 @@ async def test_without_a_readable_snapshot_the_journal_says_which_positions_were
             await until(lambda: board.ready)
             await simulator.step(70)
         assert board.open_positions
-        for path in (tmp_path / "state" / "snapshots").iterdir():
+        for path in (tmp_path / "state" / "state.map", *(tmp_path / "state" / "snapshots").iterdir()):
             path.unlink() if damage == "removed" else path.write_bytes(path.read_bytes()[:-1])
         async with working(settings) as again:
             await until(lambda: again.ready)

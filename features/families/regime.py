@@ -1,0 +1,170 @@
+"""Regime: whether the market ranges, trends or swings wildly, and since when.
+
+| feature | formula | unit | range | warm-up | source |
+|---|---|---|---|---|---|
+| `regime` | 2 volatile, else 1 trending, else 0 ranging (`REGIMES`) | code | 0, 1, 2 | 320 | – |
+| `regime_bars` | bars in this regime, this one included, at most 96 | bars | 1..96 | 320 | – |
+
+*Volatile*: the Bollinger width (20 closes, 2 deviations) has reached 1.6 times its own mean over the last 96 bars and
+not fallen below 1.2 times since. *Trending*: ADX(14) has reached 25 and not fallen below 20 since. Either lapses when
+its first threshold was not reached again for 32 bars. A flat market ranges.
+
+Thresholds turn the least difference into another regime, so all that decides here forgets exactly: the mean width is
+that of a window, and the ADX is Wilder's, begun afresh at every 96 bars of the clock and read only during the next 96.
+It is within a point of `adx_14`, and the same from whichever bar a series begins. With hysteresis (32) and time (96)
+that makes 2 x 96 + 32 + 96 bars of memory, and not one more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.families import rolling
+from features.families.numeric import NEGLIGIBLE, ratio
+from features.families.rolling import fold_sums, rolling_sum
+from features.families.shared import SPREAD_BARS
+from features.kernels_cache import njit
+from features.spec import Family, Feature
+
+Slice = NDArray[np.float64]
+
+RANGING, TRENDING, VOLATILE = 0, 1, 2
+"""Values of the column `regime`."""
+REGIMES = ("ranging", "trending", "volatile")
+"""Their names, by value."""
+
+PERIOD = 14
+BLOCK_BARS = 96
+"""An ADX begins with every block of the clock, and counts during the next one."""
+WIDTH_BARS = 96
+"""Widths that make the usual one."""
+TREND_ENTER, TREND_LEAVE = 25.0, 20.0
+"""ADX from which on a trend is one, and below which it has ended."""
+WIDE_ENTER, WIDE_LEAVE = 1.6, 1.2
+"""The same for the width, in usual widths."""
+LAPSE_BARS = 32
+"""A regime lapses when its first threshold was not reached for so many bars."""
+MOST_BARS = 96
+"""Time in a regime is counted up to this."""
+
+# State of `regime`: two ADX of four numbers each, the current block of the clock, bars since either first threshold was
+# reached, the last regime and the bars in it, then the window of widths.
+PLUS, MINUS, ADX, BARS = range(4)
+ADX_STATE = 4
+BLOCK, SINCE_TREND, SINCE_WIDE, REGIME, TIME = range(2 * ADX_STATE, 2 * ADX_STATE + 5)
+WIDTHS = TIME + 1
+
+
+def regime_name(code: float) -> str:
+    """What a value of the column `regime` is called; "unknown" for NaN.
+
+    >>> regime_name(1.0), regime_name(float("nan"))
+    ('trending', 'unknown')
+    """
+    return REGIMES[int(code)] if code in (RANGING, TRENDING, VOLATILE) else "unknown"
+
+
+@njit
+def directional_index(state: Slice, plus: float, minus: float) -> float:
+    """Move an ADX on by one bar's directional movements. Source: Wilder (1978), seeded with plain means."""
+    bars = state[BARS] + 1.0
+    weight = 1.0 / PERIOD
+    weight_of_dx = 1.0 / PERIOD
+    # While it is young its averages are plain means.
+    if bars < 2 * PERIOD:
+        state[BARS] = bars
+        weight = 1.0 / min(bars, float(PERIOD))
+        weight_of_dx = 1.0 / (bars - (PERIOD - 1)) if bars >= PERIOD else 0.0
+    state[PLUS] += (plus - state[PLUS]) * weight
+    state[MINUS] += (minus - state[MINUS]) * weight
+    dx = 100.0 * ratio(abs(state[PLUS] - state[MINUS]), state[PLUS] + state[MINUS])
+    state[ADX] += (dx - state[ADX]) * weight_of_dx
+    adx: float = state[ADX]
+    return adx
+
+
+@njit
+def both_indices(state: Slice, block: int, high: float, low: float, previous_high: float, previous_low: float) -> float:
+    """Move both ADX on; the value of the one that began a block earlier."""
+    young = block % 2 * ADX_STATE
+    old = ADX_STATE - young
+    if block != state[BLOCK]:
+        state[BLOCK] = block
+        state[young : young + ADX_STATE] = 0.0
+    up = high - previous_high
+    down = previous_low - low
+    plus = up if up > down and up > 0.0 else 0.0
+    minus = down if down > up and down > 0.0 else 0.0
+    directional_index(state[young : young + ADX_STATE], plus, minus)
+    return directional_index(state[old : old + ADX_STATE], plus, minus)
+
+
+@njit
+def relative_width(state: Slice, close_spread: Slice, count: int) -> float:
+    """The Bollinger width of this bar in usual ones; 1 when nothing has moved. State: the window of widths."""
+    mean = close_spread[0]
+    variance = close_spread[1] * (1.0 / SPREAD_BARS)
+    # Four deviations over the mean: the factor falls out of the ratio.
+    width = np.sqrt(variance) / mean if variance > (NEGLIGIBLE * mean) ** 2 else 0.0
+    phase = (count - 1) % WIDTH_BARS
+    total = rolling_sum(state, phase, 1, 0, width)
+    fold_sums(state, phase, WIDTH_BARS, 1)
+    return width * min(count, WIDTH_BARS) / total if total > 0.0 else 1.0
+
+
+@njit
+def bars_since(before: float, value: float, enter: float, leave: float) -> float:
+    """Bars since `value` was at `enter` or above without having been below `leave`; LAPSE_BARS for never."""
+    if value >= enter:
+        return 0.0
+    if value < leave:
+        return float(LAPSE_BARS)
+    return min(before + 1.0, float(LAPSE_BARS))
+
+
+@njit
+def regime(
+    state: Slice,
+    out: Slice,
+    open_time: int,
+    interval: int,
+    high: float,
+    low: float,
+    previous_high: float,
+    previous_low: float,
+    close_spread: Slice,
+    count: int,
+) -> None:
+    """The regime of this bar and the time in it."""
+    if count == 1:
+        state[SINCE_TREND] = LAPSE_BARS
+        state[SINCE_WIDE] = LAPSE_BARS
+    block = open_time // interval // BLOCK_BARS
+    adx = both_indices(state, block, high, low, previous_high, previous_low)
+    width = relative_width(state[WIDTHS:], close_spread, count)
+    state[SINCE_TREND] = bars_since(state[SINCE_TREND], adx, TREND_ENTER, TREND_LEAVE)
+    state[SINCE_WIDE] = bars_since(state[SINCE_WIDE], width, WIDE_ENTER, WIDE_LEAVE)
+    now = RANGING
+    if state[SINCE_WIDE] < LAPSE_BARS:
+        now = VOLATILE
+    elif state[SINCE_TREND] < LAPSE_BARS:
+        now = TRENDING
+    state[TIME] = min(state[TIME] + 1.0, float(MOST_BARS)) if now == state[REGIME] else 1.0
+    state[REGIME] = now
+    out[0] = now
+    out[1] = state[TIME]
+
+
+WARMUP = 2 * BLOCK_BARS + LAPSE_BARS + MOST_BARS
+"""320: an ADX is at most two blocks old, and older than the width's window (115 bars)."""
+
+REGIME_FAMILY = Family(
+    "regime",
+    (
+        Feature("regime", WARMUP, "2 volatile, else 1 trending, else 0 ranging", "code", 0.0, 2.0),
+        Feature("regime_bars", WARMUP, f"bars in this regime, at most {MOST_BARS}", "bars", 1.0, MOST_BARS, 10.0),
+    ),
+    WIDTHS + rolling.state_size(WIDTH_BARS, 1),
+    regime,
+)
