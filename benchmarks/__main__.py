@@ -6,6 +6,7 @@ import sys
 from benchmarks.report import show
 
 NAMES = (
+    "feature_history",
     "feature_wave",
     "incremental_cache",
     "features_asset",

@@ -23,7 +23,7 @@ from trading_worker.recovery import Recovery
 from trading_worker.settings import EngineSettings
 from trading_worker.wave import MinuteBars, Wave
 
-WARM_MINUTES = 1500
+WARM_MINUTES = 1800
 """Enough for 5m features and the window; the longer timeframes may still be NaN."""
 
 EAGER = EngineSettings(strategy_mode="self_learning", min_confidence=0.0)
