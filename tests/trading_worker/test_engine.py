@@ -161,11 +161,11 @@ def test_it_abstains_where_the_window_is_unlike_the_training_data() -> None:
 
 
 def test_quality_and_confidence_have_a_least_value() -> None:
-    found, signals = counts(replace(EAGER, min_quality=0.55, min_confidence=0.56))
+    found, signals = counts(replace(EAGER, min_quality=0.4, min_confidence=0.56))
     assert found["below_quality"] > 0
     assert found["below_confidence"] > 0
     assert signals
-    assert all(each.quality >= np.float32(0.55) and each.confidence >= np.float32(0.56) for each in signals)
+    assert all(each.quality >= np.float32(0.4) and each.confidence >= np.float32(0.56) for each in signals)
     assert counts(replace(EAGER, min_quality=1.0))[1] == []
 
 

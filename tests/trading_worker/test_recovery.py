@@ -275,7 +275,7 @@ def test_without_a_snapshot_it_begins_where_the_features_are_warm() -> None:
 
 
 def test_positions_of_symbols_that_left_the_universe_are_given_up() -> None:
-    dead = Restart()
+    dead = Restart(ran=221)
     ended = {e.position_id for e in of(PositionClosed, dead.journal)}
     living = next(e for e in of(Signal, dead.journal) if e.position_id not in ended)
     renamed = {"symbol": "GONEUSDT", "position_id": f"GONEUSDT-{living.time_ms}-{living.direction}"}
@@ -284,7 +284,7 @@ def test_positions_of_symbols_that_left_the_universe_are_given_up() -> None:
     recovery = dead.recover()
     new = [event for wave in dead.waves[60:] for event in recovery.on_wave(wave)]
     (lost,) = of(PositionLost, new)
-    assert (lost.symbol, lost.time_ms, lost.decided_at) == ("GONEUSDT", dead.waves[200].time_ms, living.time_ms)
+    assert (lost.symbol, lost.time_ms, lost.decided_at) == ("GONEUSDT", dead.waves[221].time_ms, living.time_ms)
     assert digest([e for e in [*dead.journal, *new] if getattr(e, "symbol", "") != "GONEUSDT"]) == digest(
         feed(warm_engine(), dead.waves)
     )

@@ -91,7 +91,8 @@ def test_progress_is_told() -> None:
 def test_a_gap_in_a_recording_is_an_absence_and_costs_the_position() -> None:
     bars, funding = recording(MINUTES)
     whole = replay(bars, funding, StubPredictor(), EAGER, start_ms=START)
-    position = of(PositionClosed, whole.events)[0]
+    held = (each for each in of(PositionClosed, whole.events) if each.time_ms > each.opened_at + 2 * MINUTE_MS)
+    position = next(held)
     hole = position.opened_at + MINUTE_MS
     holed = {
         symbol: minutes[minutes["open_time"] != hole] if symbol == position.symbol else minutes
