@@ -34,7 +34,7 @@ from functools import cached_property
 from features.default import SPEC
 from features.errors import SpecInvalid
 from features.spec import FeatureSpec
-from market.bars import interval_ms
+from market.bars import DAY_MS, interval_ms
 
 CROSS = ("cross.return_rank", "cross.return_20_rank", "cross.volatility_rank", "cross.breadth")
 CROSS_BASE = ("return_1", "return_20", "realised_volatility_20", "ema_21_distance")
@@ -131,6 +131,14 @@ class DecisionSpec:
     def ready_warmup(self) -> int:
         """Bars of a timeframe after which it has all that a ready row waits for."""
         return self.base.ready_warmup
+
+    def cold_start(self, until_ms: int) -> int:
+        """Where history that is to be warm at `until_ms` begins: at a midnight before the longest timeframe's
+        `ready_warmup`.
+
+        What remembers longer (an average over 200 hours) is NaN until as much has been seen.
+        """
+        return (until_ms - self.ready_warmup * self.steps[-1]) // DAY_MS * DAY_MS
 
     @cached_property
     def canonical(self) -> str:

@@ -110,15 +110,17 @@ def _now() -> float:
 def days_to_learn(lake: "Lake") -> tuple[str, str] | None:
     """The first and last day of klines that a retraining brings up to date, or None when no partition is among them.
 
-    From the newest day that is stored, which may have been unfinished, to the day of the last outcome.
+    From the newest day that is stored, which may have been unfinished, to the day of the last outcome. With nothing
+    stored, from so long before the first decision that its row is warm.
     """
+    from features.decision_spec import DECISION_SPEC
     from market.klines_store import date_of, stored_dates
     from orchestration.label_store import live_span
 
     span = live_span(lake)
     if span is None:
         return None
-    first, last = date_of(span[0]), date_of(span[1])
+    first, last = date_of(DECISION_SPEC.cold_start(span[0])), date_of(span[1])
     stored = [date for date in stored_dates(lake) if date <= last]
     keys = [key for key in DAYS.get_partition_keys() if (stored[-1] if stored else first) <= key <= last]
     return (keys[0], keys[-1]) if keys else None

@@ -36,14 +36,6 @@ class Warm:
     origin: str
 
 
-def cold_start(spec: DecisionSpec, until_ms: int) -> int:
-    """Where a backfill without the lake begins: at a midnight before the longest timeframe's `ready_warmup`.
-
-    What remembers longer (an average over 200 hours) is NaN until the worker has run for as long.
-    """
-    return (until_ms - spec.ready_warmup * spec.steps[-1]) // DAY_MS * DAY_MS
-
-
 async def warm(
     spec: DecisionSpec,
     symbols: Sequence[str],
@@ -66,7 +58,7 @@ async def warm(
         except LakeError as error:
             state = state.blank()
             origin = f"{origin}, as the lake cannot be read: {error}"
-    bars = await missing(state, cold_start(spec, until_ms), until_ms, fetch)
+    bars = await missing(state, spec.cold_start(until_ms), until_ms, fetch)
     await asyncio.to_thread(state.catch_up, bars)
     return Warm(state, until_ms, origin)
 
@@ -86,7 +78,7 @@ async def missing(state: DecisionState, start_ms: int, until_ms: int, fetch: Fet
 
 def _from_lake(lake: Lake, state: DecisionState, until_ms: int) -> str | None:
     """Warm `state` from the lake; where it began, or None when the lake has nothing that helps."""
-    symbols = _recent(lake, state.symbols, cold_start(state.spec, until_ms))
+    symbols = _recent(lake, state.symbols, state.spec.cold_start(until_ms))
     if not symbols:
         return None
     # The lake has recurrences; a state that is computed anew from bars needs the bars.

@@ -14,7 +14,7 @@ from market.klines_store import date_of, write_day
 from market.lake import Lake
 from market.sources import open_source
 from orchestration.feature_days import compute_days
-from trading_worker.shell.warmup import LAKE_DAYS, cold_start, warm
+from trading_worker.shell.warmup import LAKE_DAYS, warm
 
 BEGIN_MS = 1_767_571_200_000
 """2026-01-05, where the market begins."""
@@ -86,8 +86,8 @@ async def test_from_the_lakes_feature_state_it_is_history_to_the_bit(tmp_path: P
 
 
 async def test_cold_it_begins_at_a_midnight_and_all_starts_of_a_day_agree(tmp_path: Path) -> None:
-    assert cold_start(DECISION_SPEC, UNTIL_MS) % DAY_MS == 0
-    back = UNTIL_MS - cold_start(DECISION_SPEC, UNTIL_MS)
+    assert DECISION_SPEC.cold_start(UNTIL_MS) % DAY_MS == 0
+    back = UNTIL_MS - DECISION_SPEC.cold_start(UNTIL_MS)
     assert DECISION_SPEC.ready_warmup * DECISION_SPEC.steps[-1] <= back < LAKE_DAYS * DAY_MS
     rest = Rest()
     early = await warm(DECISION_SPEC, SYMBOLS, UNTIL_MS, None, rest.fetch)
@@ -105,7 +105,7 @@ async def test_a_symbol_that_the_lake_lacks_is_backfilled_and_a_lake_that_cannot
     await warm(DECISION_SPEC, SYMBOLS, UNTIL_MS, lake, rest.fetch)
     assert dict(rest.asked) == {
         SYMBOLS[0]: BEGIN_MS + 3 * DAY_MS,
-        SYMBOLS[1]: cold_start(DECISION_SPEC, UNTIL_MS),
+        SYMBOLS[1]: DECISION_SPEC.cold_start(UNTIL_MS),
     }
     (tmp_path / "klines" / f"date={dates[0]}" / "part-0.parquet").write_bytes(b"not parquet")
     warmed = await warm(DECISION_SPEC, SYMBOLS, UNTIL_MS, lake, rest.fetch)
