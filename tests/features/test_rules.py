@@ -35,7 +35,8 @@ def signals(*changes: dict[str, float], spec: DecisionSpec = SPEC) -> list[int]:
     long = rule_signal(made_rows(spec, *(RULE_LONG | each for each in changes)), spec)
     short = rule_signal(made_rows(spec, *(RULE_SHORT | upside_down(each) for each in changes)), spec)
     assert (long == -short).all(), "a short is not the mirror image of a long"
-    return long.tolist()
+    sides: list[int] = long.tolist()
+    return sides
 
 
 PREMIUM = {"15m.dealing_range_position": 0.6}
@@ -116,5 +117,5 @@ def test_the_signals_are_those_of_their_version() -> None:
     The win model is trained on these; with the version, the id that bundles pin changes too.
     """
     assert WHOLE.dtype == np.int8
-    assert all((side == WHOLE).sum() > 100 for side in (1, -1))
+    assert all(np.count_nonzero(side == WHOLE) > 100 for side in (1, -1))
     assert (rules_module.VERSION, hashlib.sha256(WHOLE.tobytes()).hexdigest()[:16]) == (2, "77b22c8103852deb")
