@@ -68,11 +68,11 @@ class Checked:
     """The proofs that caught the positive control; both of `prefix` and `poison` should."""
 
 
-def _ignore(proof: str, done: int, total: int) -> None:
+def ignored(proof: str, done: int, total: int) -> None:
     """No progress is shown."""
 
 
-def _counted(steps: list[int], proof: str, progress: Progress) -> Iterator[int]:
+def counted(steps: list[int], proof: str, progress: Progress) -> Iterator[int]:
     """`steps`, telling `progress` as they are taken."""
     for done, step in enumerate(steps):
         progress(proof, done, len(steps))
@@ -94,7 +94,7 @@ def check(
     cuts: int = 200,
     seed: int = 1,
     rows_of: RowsOf | None = None,
-    progress: Progress = _ignore,
+    progress: Progress = ignored,
 ) -> Checked:
     """All `PROOFS` for every feature of `spec` on one series. `rows_of` stands in for its history."""
     rows_of = rows_of or partial(compute, spec=spec)
@@ -103,13 +103,13 @@ def check(
     start, stop = max(whole, key=lambda each: each[1] - each[0], default=(0, 0))
     origins = _origins(start, stop, min(spec.warmups))
     found: list[tuple[Bars, Iterable[Failure]]] = [
-        (bars, proofs.prefix(rows_of, spec.names, bars, _counted(at, "prefix", progress))),
-        (bars, proofs.poison(rows_of, spec.names, bars, _counted(at, "poison", progress))),
+        (bars, proofs.prefix(rows_of, spec.names, bars, counted(at, "prefix", progress))),
+        (bars, proofs.poison(rows_of, spec.names, bars, counted(at, "poison", progress))),
     ]
     for done, series in enumerate((bars, with_holes(bars, spec.max_gap))):
         progress("live", done, 2)
         found.append((series, proofs.live(series, cut_points(series.size, RESTARTS, seed), spec, rows_of)))
-    found.append((bars, proofs.forgetting(bars, _counted(origins, "forgetting", progress), spec, rows_of)))
+    found.append((bars, proofs.forgetting(bars, counted(origins, "forgetting", progress), spec, rows_of)))
     rows = rows_of(bars)
     warm = counts(bars, spec.max_gap)[:, None] >= np.array(spec.warmups)
     found.append((bars, outside(rows, warm, spec)))
@@ -171,7 +171,7 @@ def _first_each(found: list[tuple[Bars, Iterable[Failure]]]) -> tuple[Caught, ..
     return tuple(caught.values())
 
 
-def _asks_for(spec: FeatureSpec, family: Family) -> set[str]:
+def asks_for(spec: FeatureSpec, family: Family) -> set[str]:
     """The bar's columns that a family asks for, itself or through an intermediate."""
     shared = {each.name: each for each in spec.shared}
     asked: set[str] = set()
@@ -189,7 +189,7 @@ def _unmeasured(
 ) -> Iterator[tuple[str, str]]:
     """Features without a single value when warm, each with the reason."""
     for family in spec.families:
-        missing = sorted(_asks_for(spec, family) & set(lacking))
+        missing = sorted(asks_for(spec, family) & set(lacking))
         for feature in family.features:
             column = spec.index(feature.name)
             if feature.nan and np.isnan(rows[warm[:, column], column]).all():

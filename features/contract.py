@@ -267,9 +267,7 @@ def _recovers(evidence: Evidence, column: int) -> Iterator[str]:
     if not feature.nan and np.isnan(rows[evidence.warm[:, column], column]).any():
         yield "unknown flows make it NaN, which it does not admit"
     found, expected = rows[stop + feature.warmup :, column], evidence.rows[stop + feature.warmup :, column]
-    with np.errstate(invalid="ignore"):
-        allowed = proofs.TOLERANCE * np.maximum(np.maximum(np.abs(found), np.abs(expected)), feature.scale)
-        unlike = ~(np.abs(found - expected) <= allowed) & ~(np.isnan(found) & np.isnan(expected))
+    unlike = proofs.beyond_tolerance(expected, found, np.array(feature.scale, dtype=np.float32))
     if unlike.any():
         at = int(np.argmax(unlike))
         yield f"{at + feature.warmup} bars after unknown flows it is {found[at]}, not {expected[at]}"

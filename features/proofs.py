@@ -66,7 +66,7 @@ def reads_ahead(bars: Bars) -> Rows:
     return rows
 
 
-def _differences(
+def differences(
     proof: str, names: Sequence[str], expected: Rows, found: Rows, offset: int = 0, caught: Iterable[Failure] = ()
 ) -> list[Failure]:
     """The first bar of each column, among those not yet `caught`, at which two tables differ in a bit."""
@@ -90,7 +90,7 @@ def prefix(rows_of: RowsOf, names: Sequence[str], bars: Bars, cuts: Iterable[int
     whole = rows_of(bars)
     failures: list[Failure] = []
     for cut in cuts:
-        failures += _differences("prefix", names, whole[:cut], rows_of(bars[:cut]), 0, failures)
+        failures += differences("prefix", names, whole[:cut], rows_of(bars[:cut]), 0, failures)
     return failures
 
 
@@ -136,7 +136,7 @@ def poison(rows_of: RowsOf, names: Sequence[str], bars: Bars, cuts: Iterable[int
     for turn, cut in enumerate(cuts):
         poisoned = bars.copy()
         GARBAGE[turn % len(GARBAGE)](poisoned[cut:])
-        failures += _differences("poison", names, whole[:cut], rows_of(poisoned)[:cut], 0, failures)
+        failures += differences("poison", names, whole[:cut], rows_of(poisoned)[:cut], 0, failures)
     return failures
 
 
@@ -175,7 +175,15 @@ def live(
             for at in range(start, stop):
                 found[at] = engine.update(rows, both[at])[0]
         state = engine.state.copy()
-    return _differences("live", spec.names, whole, found)
+    return differences("live", spec.names, whole, found)
+
+
+def beyond_tolerance(expected: Rows, found: Rows, scales: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which values disagree by more than `TOLERANCE`, with one scale a column; two NaN agree."""
+    with np.errstate(invalid="ignore"):
+        allowed = TOLERANCE * np.maximum(np.maximum(np.abs(found), np.abs(expected)), scales)
+        unlike = ~(np.abs(found - expected) <= allowed) & ~(np.isnan(found) & np.isnan(expected))
+    return np.asarray(unlike)
 
 
 def forgetting(
@@ -189,9 +197,7 @@ def forgetting(
     failures: dict[str, Failure] = {}
     for origin in origins:
         later, expected = rows_of(bars[origin:]), whole[origin:]
-        with np.errstate(invalid="ignore"):
-            allowed = TOLERANCE * np.maximum(np.maximum(np.abs(later), np.abs(expected)), scales)
-            unlike = ~(np.abs(later - expected) <= allowed) & ~(np.isnan(later) & np.isnan(expected))
+        unlike = beyond_tolerance(expected, later, scales)
         unlike &= counts(bars[origin:], spec.max_gap)[:, None] >= warmups
         for column in np.flatnonzero(unlike.any(axis=0)):
             bar = int(np.argmax(unlike[:, column]))
