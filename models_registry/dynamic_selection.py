@@ -1,9 +1,11 @@
 """Which of many expressions are worth a column: tried by regime, judged forward in time, corrected for their number.
 
-What an expression is to foretell is which way the price went: `direction * (R - mean R)` of the candidates on a row,
-averaged where both directions are candidates. A candidate's R alone would not do, since what is good for a long is bad
-for a short; and without the mean the costs, which every candidate pays, would pass for a move against the directions
-that the rules choose. Numbers that merely say how large moves will be are columns of the decision row already.
+What an expression is to foretell is which way the price went: half of what the long candidate on a row earned more
+than the short one. So only rows that are candidates in both directions count. On a row with one alone, costs would
+pass for a move against the direction that the rules choose, the more the calmer the market; and since an outcome must
+be known within its block, of late rows only the quick ones would count, which are stops more often than targets. With
+both, either is the same for long and short, and is gone from the difference. Numbers that merely say how large moves
+will be are columns of the decision row already.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class KeptExpression(msgspec.Struct, frozen=True, kw_only=True):
     """Mean information coefficient of the scored blocks, in the direction learnt before each."""
     blocks: int
     later: float | None = None
-    """Rank correlation on the rows after those that chose it: positive when it still points the way it then did."""
+    """The coefficient on the rows after those that chose it: positive when it still points the way it then did."""
 
 
 class RegimeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,26 +129,26 @@ class _Tried:
 
 @dataclass(frozen=True)
 class Moves:
-    """Decision rows, each once, and which way the price went after them."""
+    """Decision rows that were candidates both ways, each once, and which way the price went after them."""
 
     row: Index
     """Into the training set."""
     target: NDArray[np.float64]
+    """Half of the long's R less the short's."""
     decided_at: Index
     known_at: Index
-    """When the last outcome on the row was known."""
+    """When the later of both outcomes was known."""
 
     @classmethod
-    def of(cls, rows: TrainingSet, chosen: Index, mean_r: float) -> Moves:
-        """From the labels `chosen` of the set; `mean_r` is what a candidate earns anyway."""
+    def of(cls, rows: TrainingSet, chosen: Index) -> Moves:
+        """From the labels `chosen` of the set."""
         keys = np.stack([rows.decided_at[chosen], rows.symbol[chosen]], axis=1)
-        _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        _, first, place, count = np.unique(keys, axis=0, return_index=True, return_inverse=True, return_counts=True)
         place = place.reshape(-1)
-        signed = rows.direction[chosen] * (rows.r[chosen].astype(np.float64) - mean_r)
-        target = np.bincount(place, signed, len(first)) / np.bincount(place, minlength=len(first))
+        target = np.bincount(place, rows.direction[chosen] * rows.r[chosen].astype(np.float64), len(first)) / 2
         known = np.zeros(len(first), dtype=np.int64)
         np.maximum.at(known, place, rows.known_at[chosen])
-        return cls(chosen[first], target, rows.decided_at[chosen][first], known)
+        return cls(chosen[first], target, rows.decided_at[chosen][first], known).select(count == 2)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -163,9 +165,7 @@ def search(
 
     `regime [m]` is that of every row of the set, as `regime_codes` has it. Nothing is chosen by the later labels.
     """
-    mean_r = float(rows.r[fit].mean(dtype=np.float64)) if len(fit) else 0.0
-    moves = Moves.of(rows, fit, mean_r)
-    after = Moves.of(rows, later, mean_r)
+    moves, after = Moves.of(rows, fit), Moves.of(rows, later)
     tried: list[_Tried] = []
     for code in REGIMES:
         inside = moves.select(regime[moves.row] == code)
@@ -190,7 +190,7 @@ def search(
                 corrected=_corrected(each, judged, config),
                 coefficient=each.ratio.mean,
                 blocks=each.ratio.blocks,
-                later=_later(rows, after.select(regime[after.row] == each.regime), each),
+                later=_later(rows, *(part.select(regime[part.row] == each.regime) for part in (moves, after)), each),
             )
             for each in kept
         ],
@@ -241,12 +241,13 @@ def _alike(first: _Tried, second: _Tried) -> float:
     return abs(ratios.rank_correlation(first.values[known], second.values[known])) if known.sum() > 2 else 0.0
 
 
-def _later(rows: TrainingSet, moves: Moves, each: _Tried) -> float | None:
-    values = Program([each.node], rows.decision_names).run(rows.decision[moves.row])[:, 0]
-    known = np.isfinite(values)
+def _later(rows: TrainingSet, before: Moves, after: Moves, each: _Tried) -> float | None:
+    values = Program([each.node], rows.decision_names).run(rows.decision[after.row])[:, 0]
+    known, past = np.isfinite(values), np.isfinite(each.values)
     if known.sum() < ratios.FEWEST_ROWS:
         return None
-    return each.ratio.sign * ratios.rank_correlation(values[known], moves.target[known])
+    found = ratios.coefficient(values[known], after.target[known], each.values[past], before.target[past])
+    return finite(each.ratio.sign * found)
 
 
 def _report(

@@ -1,8 +1,14 @@
 """How steadily a number tells outcomes apart, forward in time, and how much of that the search itself explains.
 
-- The *information coefficient* of a block of time is the rank correlation of the number with the outcome (Grinold
-  and Kahn 2000, chapter 6). A block holds what was decided and known within it, so no two share an outcome and every
-  earlier block is known before the next one begins.
+- The *information coefficient* of a block of time is the mean over its rows of place times outcome: the place of the
+  number among those of earlier blocks, from -1/2 to 1/2, and the outcome in units of its root mean square in earlier
+  blocks; times `sqrt(12)`, so that it is of the size of a correlation (Grinold and Kahn 2000, chapter 6). A block holds
+  what was decided and known within it, so no two share an outcome and every earlier block is known before the next
+  one begins.
+- Nothing of the block itself centres or scales it. A correlation within the block would: numbers are made of past
+  prices, so their mean over the block knows of the moves that are to be foretold, and against that mean a random walk
+  seems to turn back (the bias of Stambaugh 1999, "Predictive Regressions"). It has no such bias when every row is
+  held against the past alone: outcomes that nobody can foretell give a coefficient of mean zero.
 - Whether a number is followed or reversed is learnt from the blocks before and scored on the block after. The first
   quarter of the blocks only teaches.
 - The *information ratio* is the mean of the scores over their standard deviation; a year has `sqrt(blocks a year)`
@@ -35,6 +41,8 @@ FEWEST_SCORED = 12
 """Scored blocks below which there is no ratio."""
 FEWEST_ROWS = 10
 """Rows of a block below which it has no coefficient."""
+FEWEST_BEFORE = 50
+"""Rows of earlier blocks below which a number has no place among them."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,35 @@ def whole_blocks(decided_at: Index, known_at: Index, block_ms: int) -> list[Inde
 def coefficients(values: NDArray[np.floating], target: NDArray[np.floating], blocks: list[Index]) -> Float64:
     """The information coefficient of `values [m]` with `target [m]` in each block; NaN with too few known rows."""
     found = np.full(len(blocks), np.nan)
-    for at, rows in enumerate(blocks):
-        known = rows[np.isfinite(values[rows])]
-        if known.size >= FEWEST_ROWS:
-            found[at] = rank_correlation(values[known], target[known])
+    known = [rows[np.isfinite(values[rows])] for rows in blocks]
+    before = np.concatenate([np.empty(0, dtype=np.int64), *known])
+    ends = np.cumsum([0, *(rows.size for rows in known)])
+    for at, rows in enumerate(known):
+        past = before[: ends[at]]
+        if rows.size >= FEWEST_ROWS:
+            found[at] = coefficient(values[rows], target[rows], values[past], target[past])
     return found
+
+
+def coefficient(
+    values: NDArray[np.floating],
+    target: NDArray[np.floating],
+    past_values: NDArray[np.floating],
+    past_target: NDArray[np.floating],
+) -> float:
+    """The information coefficient of finite `values` with `target`, held against the past; NaN with too few of it.
+
+    >>> past = np.arange(100.0)
+    >>> round(coefficient(np.array([99.0, 0.0]), np.array([2.0, -2.0]), past, np.full(100, 2.0)), 2)
+    1.71
+    """
+    scale = math.sqrt(float(np.mean(np.square(past_target)))) if past_target.size else 0.0
+    if past_values.size < FEWEST_BEFORE or not values.size or scale == 0.0:
+        return math.nan
+    ordered = np.sort(past_values)
+    under = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    place = under / (2 * ordered.size) - 0.5
+    return math.sqrt(12) * float(np.mean(place * target)) / scale
 
 
 def walk_forward(coefficient: Float64) -> Ratio:

@@ -97,17 +97,21 @@ def test_a_planted_expression_is_found_in_its_regime(planted: TrainingSet) -> No
     assert "of" in found.summary
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_nothing_is_kept_where_there_is_nothing(seed: int) -> None:
-    """Each of these would keep something with a chance of 5 % at most, below the least that is asked for otherwise."""
-    found = searched(moves.training_set(edge=0.0, seed=100 + seed), replace(CONFIG, min_sharpe=0.0))
-    assert found.kept == []
-    assert found.tried > 50
-    for part in found.regimes:
-        assert part.best is not None
-        assert part.best_ratio is not None
-        assert part.bar is not None
-        assert part.best_ratio < part.bar
+def test_little_is_kept_where_there_is_nothing() -> None:
+    """Each search keeps something with a chance of 5 % at most, below the least that is asked for otherwise.
+
+    More than four of 24 have a chance below 1 %; of 200, with other seeds, it was 3.
+    """
+    searches = [
+        searched(moves.training_set(edge=0.0, seed=100 + seed), replace(CONFIG, min_sharpe=0.0)) for seed in range(24)
+    ]
+    assert sum(bool(found.kept) for found in searches) <= 4
+    for found in searches:
+        assert found.tried > 50
+        for part in found.regimes:
+            assert part.best_ratio is not None
+            assert part.bar is not None
+            assert (part.best_ratio > part.bar) == (part.passed > 0)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -118,23 +122,26 @@ def test_shuffled_outcomes_keep_nothing(planted: TrainingSet, seed: int) -> None
     assert searched(shuffled).kept == []
 
 
-def test_costs_do_not_pass_for_a_move_against_the_rules(planted: TrainingSet) -> None:
-    """All candidates lose their costs and nothing else; their direction follows a column."""
-    up = np.nan_to_num(planted.decision[:, NAMES.index("5m.bollinger_position_20")]) > 0
-    rows = planted.select(np.flatnonzero(up == (planted.direction > 0)))
-    costly = replace(rows, r=np.full(len(rows), -0.1, dtype=np.float32))
-    assert Moves.of(costly, np.arange(len(costly)), float(costly.r.mean(dtype=np.float64))).target.max() < 1e-6
+def test_costs_do_not_pass_for_a_move(planted: TrainingSet) -> None:
+    """All candidates lose their costs and nothing else, more in some rows than in others; the rules' have one side."""
+    cost = -0.1 - 0.1 * np.abs(np.nan_to_num(planted.decision[:, NAMES.index("5m.adx_14")]))
+    costly = replace(planted, r=cost.astype(np.float32))
+    found = Moves.of(costly, np.arange(len(costly)))
+    assert 1000 < len(found) < len(np.unique(planted.decided_at))
+    assert np.abs(found.target).max() < 1e-6
 
 
-def test_a_row_counts_once_with_both_its_candidates(planted: TrainingSet) -> None:
+def test_a_row_counts_once_with_both_its_candidates_and_not_with_one(planted: TrainingSet) -> None:
     chosen = np.arange(200)
-    found = Moves.of(planted, chosen, 0.0)
-    pairs = {(int(t), int(s)) for t, s in zip(planted.decided_at[chosen], planted.symbol[chosen], strict=True)}
-    assert len(found) == len(pairs) < 200
-    for at in range(len(found)):
-        mine = chosen[planted.decided_at[chosen] == found.decided_at[at]]
-        assert found.target[at] == pytest.approx(np.mean(planted.direction[mine] * planted.r[mine]))
-        assert found.known_at[at] == planted.known_at[mine].max()
+    found = Moves.of(planted, chosen)
+    mine = {time: chosen[planted.decided_at[chosen] == time] for time in np.unique(planted.decided_at[chosen])}
+    both = [time for time, rows in mine.items() if len(rows) == 2]
+    assert found.decided_at.tolist() == both
+    assert len(both) < len(mine)
+    for at, time in enumerate(both):
+        rows = mine[time]
+        assert found.target[at] == pytest.approx(np.mean(planted.direction[rows] * planted.r[rows]))
+        assert found.known_at[at] == planted.known_at[rows].max()
 
 
 def test_the_holdout_and_the_validation_rows_choose_nothing(planted: TrainingSet) -> None:

@@ -37,12 +37,42 @@ def test_no_two_blocks_share_an_outcome(seed: int, block_hours: int) -> None:
         assert len(set(decided[rows] // (block_hours * HOUR)) | set(known[rows] // (block_hours * HOUR))) == 1
 
 
-def test_a_block_with_few_known_values_has_no_coefficient() -> None:
-    values, target = np.arange(60.0), np.arange(60.0)
-    values[:25] = np.nan
-    found = ratios.coefficients(values, target, [np.arange(30), np.arange(30, 60)])
-    assert np.isnan(found[0])
-    assert found[1] == pytest.approx(1.0)
+def test_a_block_with_few_known_values_or_little_before_it_has_no_coefficient() -> None:
+    values, target = np.tile(np.arange(100.0), 3), np.tile(np.arange(100.0) - 49.5, 3)
+    values[100:195] = np.nan
+    found = ratios.coefficients(values, target, [np.arange(100), np.arange(100, 200), np.arange(200, 300)])
+    assert np.isnan(found[:2]).all()
+    assert found[2] == pytest.approx(1.0, abs=0.1), "in line with what came before"
+    reversed_ = ratios.coefficients(-values, target, [np.arange(100), np.arange(200, 300)])
+    assert reversed_[1] == pytest.approx(-1.0, abs=0.01)
+
+
+def test_the_coefficient_reads_nothing_of_later_blocks() -> None:
+    rng = np.random.default_rng(2)
+    values, target = rng.standard_normal(400), rng.standard_normal(400)
+    blocks = np.split(np.arange(400), 8)
+    before = ratios.coefficients(values, target, blocks)
+    values[250:], target[250:] = -7.0, 9.0
+    assert np.array_equal(ratios.coefficients(values, target, blocks)[:5], before[:5], equal_nan=True)
+
+
+def test_a_random_walk_does_not_seem_to_turn_back() -> None:
+    """Momentum knows nothing of a random walk. A correlation within each block says that it does: the control."""
+    rng = np.random.default_rng(3)
+    ahead, block = 24, 72
+    moves = rng.standard_normal(400 * block + 2 * ahead)
+    total = np.concatenate([[0.0], np.cumsum(moves)])
+    now = np.arange(ahead, ahead + 400 * block)
+    momentum, target = total[now] - total[now - ahead], total[now + ahead] - total[now]
+    blocks = [rows[rows % block < block - ahead] for rows in np.split(np.arange(400 * block), 400)]
+    found = ratios.coefficients(momentum, target, blocks)[2:]
+    within = np.array([ratios.rank_correlation(momentum[rows], target[rows]) for rows in blocks])
+
+    def errors(values: np.ndarray) -> float:
+        return float(values.mean() / (values.std(ddof=1) / math.sqrt(len(values))))
+
+    assert abs(errors(found)) < 3
+    assert errors(within) < -8
 
 
 def test_the_sign_comes_from_the_blocks_before() -> None:
