@@ -84,6 +84,11 @@ def _compare(proof: str, expected: Table, found: Table, caught: Sequence[RowFail
     return _placed(proofs.differences(proof, expected.names, expected.values, found.values, 0, caught), expected)
 
 
+def differ(expected: Table, found: Table) -> bool:
+    """Whether two tables differ at all."""
+    return bool(_compare("", expected, found))
+
+
 def prefix(table_of: TableOf, market: Market, cuts: Iterable[int]) -> list[RowFailure]:
     """From what was known before a cut alone come the same rows up to it, to the bit, for every cut (a time)."""
     whole = table_of(market)

@@ -1,6 +1,6 @@
-"""The proofs of `features` on a user's own klines: reading them, running over timeframes, the verdict.
+"""The proofs of `features` on a user's own klines: running over timeframes, the verdict.
 
-What is printed and how is in `perpforge.feature_report`.
+How klines are read is in `perpforge.feature_klines`, what is printed in `perpforge.feature_report`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,13 @@ from pathlib import Path
 from features.checking import PROOFS, Checked, check
 from features.engine import compute
 from features.spec import FeatureSpec
-from market.bars import INTERVAL_MS, Bars, interval_ms, resample
-from market.errors import MarketError, RowRejected, SourceUnreadable
-from market.sources.recorded import join, parse_name, read_file
+from market.bars import interval_ms, resample
+from perpforge.feature_klines import KlinesUnusable, interval_of, read_market
 
 PROVEN, FAILED, UNUSABLE, INCOMPLETE = range(4)
 """Exit codes: every feature proven; one failed; the input cannot be used; nothing failed but not all was checked."""
 
 VERDICTS = {PROVEN: "proven", FAILED: "failed", INCOMPLETE: "incomplete"}
-
-
-class KlinesUnusable(Exception):
-    """Klines that cannot be checked: the message names the file and, where it is one, the row and the column."""
-
-    def __init__(self, file: Path, reason: str, row: int | None = None, column: str | None = None) -> None:
-        place = "".join(f", {what} {value}" for what, value in (("row", row), ("column", column)) if value is not None)
-        super().__init__(f"{file}{place}: {reason}")
-        self.file = file
-        self.row = row
-        self.column = column
 
 
 @dataclass(frozen=True)
@@ -77,44 +65,6 @@ def nothing_measured(checked: Checked) -> list[str]:
     return [name for name, why in checked.unmeasured.items() if why == NOTHING]
 
 
-def _read(path: Path) -> Bars:
-    try:
-        bars = read_file(path, strict=True)
-    except RowRejected as error:
-        raise KlinesUnusable(path, str(error), error.row, error.column) from error
-    except SourceUnreadable as error:
-        raise KlinesUnusable(path, error.reason, error.row, error.column) from error
-    except MarketError as error:
-        raise KlinesUnusable(path, str(error)) from error
-    if not bars.size:
-        raise KlinesUnusable(path, "it has no row")
-    return bars
-
-
-def read_klines(path: Path) -> dict[str, Bars]:
-    """A recorded file, or a folder of files of one-minute klines, by symbol; `KlinesUnusable` if it cannot be used."""
-    if not path.is_dir():
-        name = parse_name(path)
-        return {name[0] if name else path.stem: _read(path)}
-    files: dict[str, list[Path]] = {}
-    for each in sorted(path.iterdir()):
-        parsed = parse_name(each)
-        if parsed and parsed[1] == "1m":
-            files.setdefault(parsed[0], []).append(each)
-    if not files:
-        raise KlinesUnusable(path, "it holds no file named SYMBOL-1m-….parquet, .csv or .zip")
-    try:
-        return {symbol: join(symbol, [_read(each) for each in found]) for symbol, found in files.items()}
-    except MarketError as error:
-        raise KlinesUnusable(path, str(error)) from error
-
-
-def interval_of(bars: Bars) -> str:
-    """The name of the interval of some bars."""
-    length = int(bars["close_time"][0] - bars["open_time"][0]) + 1
-    return next(name for name, each in INTERVAL_MS.items() if each == length)
-
-
 def choose_timeframes(wanted: Sequence[str], usual: Sequence[str], interval: str, path: Path) -> tuple[str, ...]:
     """`wanted`, else those of `usual` that klines of `interval` can be resampled to, else `interval` itself."""
     for name in wanted:
@@ -134,12 +84,14 @@ def run_check(
     timeframes: Sequence[str],
     usual: Sequence[str],
     *,
+    symbols: Sequence[str] = (),
+    days: float | None = None,
     cuts: int,
     seed: int,
     progress: Progress,
 ) -> Report:
     """Every proof on every symbol and timeframe of the klines at `path`."""
-    market = read_klines(path)
+    market = read_market(path, symbols, days).bars
     intervals = {interval_of(bars) for bars in market.values()}
     interval = min(intervals, key=interval_ms)
     chosen = choose_timeframes(timeframes, usual, interval, path)

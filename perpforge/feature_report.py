@@ -134,7 +134,8 @@ def _failures_table(report: Report) -> Table | None:
     return table if table.row_count else None
 
 
-def _limited(names: list[str], most: int = 6) -> str:
+def limited(names: list[str], most: int = 6) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -144,7 +145,7 @@ def notes(report: Report) -> list[str]:
     for series in report.series:
         for note in _notes_of(series, report.spec):
             said.setdefault(note, []).append(f"{series.symbol} {series.timeframe}")
-    lines = [f"{_limited(names, 4)}: {note}" for note, names in said.items()]
+    lines = [f"{limited(names, 4)}: {note}" for note, names in said.items()]
     if not report.control_caught:
         lines.append("a feature that reads one bar ahead was not caught: these proofs prove nothing")
     return lines
@@ -155,14 +156,14 @@ def _notes_of(series: Series, spec: FeatureSpec) -> Iterator[str]:
     checked = series.checked
     if checked.short:
         yield (
-            f"too few bars for {_limited(list(checked.short))}: {max(checked.short.values()):,} without a long gap are "
+            f"too few bars for {limited(list(checked.short))}: {max(checked.short.values()):,} without a long gap are "
             f"needed (warm-up and {WARM_BARS} more), there are {checked.stretch:,}"
         )
     if nothing := nothing_measured(checked):
-        yield f"never anything to measure for {_limited(nothing)}: take a longer recording"
+        yield f"never anything to measure for {limited(nothing)}: take a longer recording"
     if without := [feature for feature in checked.unmeasured if feature not in nothing]:
         lacking = ", ".join(checked.lacking)
-        yield f"the klines have no {lacking}, so these are NaN by rule: {_limited(without)}"
+        yield f"the klines have no {lacking}, so these are NaN by rule: {limited(without)}"
     for missing, start, stop in checked.gaps[:MOST_GAPS]:
         yield (
             f"{missing:,} bars are missing from {utc(start)} to {utc(stop)}, {spec.max_gap} are bridged: a new origin, "
@@ -177,7 +178,7 @@ def verdict(report: Report) -> str:
     features, series = len(report.spec.names), len(report.series)
     failed = {each.failure.feature for s in report.series for each in s.checked.caught}
     if report.code == FAILED:
-        return f"FAILED: {len(failed)} of {features} features do not hold: {_limited(sorted(failed))}"
+        return f"FAILED: {len(failed)} of {features} features do not hold: {limited(sorted(failed))}"
     control = "a feature that reads one bar ahead was caught"
     if report.code == INCOMPLETE:
         return f"INCOMPLETE: nothing failed, but not every feature could be checked on every series ({control})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,9 +44,14 @@ def list_features(
 @features_app.command()
 def check(
     klines: Annotated[
-        Path, typer.Option(help="1m klines: SYMBOL-1m-….parquet, .csv or .zip, or a folder of such files")
+        Path, typer.Option(help="1m klines: SYMBOL-1m-….parquet, .csv or .zip, a folder of such files, or a lake")
     ],
     timeframe: Annotated[list[str] | None, typer.Option(help="repeatable; none: 5m, 15m and 1h")] = None,
+    decision: Annotated[
+        bool, typer.Option("--decision", help="whole decision rows of all symbols together, instead of single series")
+    ] = False,
+    symbol: Annotated[list[str] | None, typer.Option(help="repeatable; none: all that the klines have")] = None,
+    days: Annotated[float | None, typer.Option(min=0.01, help="only so many days, the last ones; none: all")] = None,
     cuts: Annotated[int, typer.Option(min=1, help="cut points of prefix and of poison, per series")] = 200,
     seed: Annotated[int, typer.Option(help="where the cuts lie")] = 1,
     as_json: AsJson = False,
@@ -58,19 +64,21 @@ def check(
     from rich.console import Console
     from rich.progress import Progress
 
-    from features import DECISION_SPEC, SPEC
     from market.errors import UnknownInterval
-    from perpforge.feature_check import UNUSABLE, KlinesUnusable, run_check
-    from perpforge.feature_report import report_json, show_report
+    from perpforge.feature_check import UNUSABLE
+    from perpforge.feature_klines import KlinesUnusable
 
+    if decision and timeframe:
+        raise typer.BadParameter("decision rows have timeframes of their own", param_hint="--timeframe")
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("reading", total=1.0)
-            report = run_check(
+            report, as_data, show = _prove(
                 klines,
-                SPEC,
                 timeframe or (),
-                DECISION_SPEC.timeframes,
+                decision,
+                symbols=symbol or (),
+                days=days,
                 cuts=cuts,
                 seed=seed,
                 progress=lambda what, done: progress.update(task, description=what, completed=done),
@@ -79,8 +87,22 @@ def check(
         typer.echo(str(error), err=True)
         raise typer.Exit(UNUSABLE) from error
     if as_json:
-        _print_json(report_json(report))
+        _print_json(as_data(report))
     else:
         console = Console()
-        show_report(report, console if console.is_terminal else Console(width=140))
+        show(report, console if console.is_terminal else Console(width=140))
     raise typer.Exit(report.code)
+
+
+def _prove(klines: Path, timeframes: Sequence[str], decision: bool, **how: Any) -> tuple[Any, Any, Any]:
+    """The report of the proofs, and what makes JSON and tables of it."""
+    from features import DECISION_SPEC, SPEC
+
+    if decision:
+        from perpforge.decision_check import decision_json, run_decision_check, show_decision_report
+
+        return run_decision_check(klines, DECISION_SPEC, **how), decision_json, show_decision_report
+    from perpforge.feature_check import run_check
+    from perpforge.feature_report import report_json, show_report
+
+    return run_check(klines, SPEC, timeframes, DECISION_SPEC.timeframes, **how), report_json, show_report

@@ -83,6 +83,11 @@ def um(shared_data: Path) -> Market:
     return with_absentees(recorded(shared_data, "um2025", 10, UM))
 
 
+@pytest.fixture(scope="module")
+def whole(shared_data: Path) -> Market:
+    return recorded(shared_data, "um2025", 51, ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
+
+
 def origins(market: Market, minutes: tuple[int, ...] = FIRST_ORIGINS) -> list[int]:
     """Times so many minutes after a market's start, and a day apart through all of it."""
     start = int(market.times[0]) - MINUTE_MS + 1
@@ -141,10 +146,6 @@ def _longer() -> list[tuple[str, Feature]]:
 @pytest.mark.deep
 class TestAtLength:
     """Long enough for every column of every timeframe, the 1h EMA200 too, and for the cheats one by one."""
-
-    @pytest.fixture(scope="class")
-    def whole(self, shared_data: Path) -> Market:
-        return recorded(shared_data, "um2025", 51, ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 
     def test_all_that_a_recording_has_counts(self, whole: Market) -> None:
         flows = {f.name for f in SPEC.features if "taker" in f.name or "trades" in f.name}

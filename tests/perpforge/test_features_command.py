@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from click.testing import Result
 from numpy.typing import NDArray
 from pyarrow import csv, parquet
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import features
 from features import DECISION_SPEC, SPEC, checking
