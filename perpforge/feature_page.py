@@ -9,9 +9,11 @@ from types import ModuleType
 from features import contract, decision_spec
 from features.checking import WARM_BARS
 from features.contract import MOST_STATE_BYTES
+from features.decision_controls import CONTROLS
 from features.decision_spec import DecisionSpec
 from features.proofs import TOLERANCE
 from features.spec import Family, FeatureSpec
+from perpforge.feature_oracles import ORACLES
 from perpforge.feature_report import range_text
 
 REGENERATE = ".venv/bin/perpforge features list --markdown > docs/features.md"
@@ -67,6 +69,12 @@ A feature that reads one bar ahead goes through 1 and 2 with the others, and bot
 feature for proven only when it was warm for {warm_bars} bars of an unbroken stretch; otherwise it says how many
 bars that takes, and ends with code 3. It ends with 0 when all is proven, 1 when a feature failed, 2 when the klines
 cannot be used.
+
+**Whole decision rows** go through the same four (`features/decision_proofs.py`): several symbols with absentees, all
+timeframes, the window, the cross-section, beta, calendar and funding, cut at any minute; garbage also lets symbols
+vanish, swaps their bars and spoils fundings. {controls} ways to cheat are the positive controls, and prefix and poison
+must catch each: {cheats}. A rank or a breadth that hangs on less than the tolerance may come out either way from
+another origin and is left out there. `perpforge features check --klines FILE --decision` runs them on yours.
 
 Beyond the proofs every feature inherits a contract (`features/contract.py`):
 
@@ -165,6 +173,12 @@ def page(decision: DecisionSpec) -> str:
         state_bytes=spec.state_size * 8,
         most_bytes=MOST_STATE_BYTES,
     )
-    proven = PROOFS.format(warm_bars=WARM_BARS, contract=_tables(contract.__doc__ or ""))
-    parts = [introduction, *sections(spec), _decision_section(decision), proven, ADDING.format(regenerate=REGENERATE)]
+    proven = PROOFS.format(
+        warm_bars=WARM_BARS,
+        contract=_tables(contract.__doc__ or ""),
+        controls=len(CONTROLS),
+        cheats="; ".join(CONTROLS),
+    )
+    adding = ADDING.format(regenerate=REGENERATE)
+    parts = [introduction, *sections(spec), _decision_section(decision), proven, ORACLES, adding]
     return "\n\n".join(part.strip() for part in parts) + "\n"

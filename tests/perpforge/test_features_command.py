@@ -25,8 +25,11 @@ from features.spec import Family, Feature, FeatureSpec
 from market.bars import OPTIONAL, PRICES, Bars
 from perpforge import feature_check
 from perpforge.cli import app
+from perpforge.feature_oracles import ORACLES
 from perpforge.feature_page import REGENERATE, page
+from tests.features import test_smart_money_concepts, test_talib
 from tests.features.series import START_MS, make_bars
+from tests.features.series_kernels import KERNELS
 
 MINUTES = 2_000
 SMALL = FeatureSpec((candle.CANDLE, *(f for f in vars(volume).values() if isinstance(f, Family))), SHARED)
@@ -307,6 +310,30 @@ class TestList:
         """A change of the features: .venv/bin/perpforge features list --markdown > docs/features.md."""
         path = Path(__file__).resolve().parents[2] / "docs" / "features.md"
         assert path.read_text() == page(DECISION_SPEC), f"write it anew: {REGENERATE}"
+
+    def test_the_page_tells_every_difference_to_ta_lib(self) -> None:
+        warmups = {feature.name: feature.warmup for feature in SPEC.features}
+        later = {name: bar for name, (bar, _) in test_talib.TABLE.items() if bar > warmups[name]}
+        assert later.pop("chaikin_money_flow_20") == 21
+        told = {
+            name: (int(warm_up), int(bar))
+            for names, warm_up, bar in re.findall(r"^  \| (`.*`) \| (\d+) \| (\d+) \|$", ORACLES, re.MULTILINE)
+            for name in re.findall("`([a-z0-9_]+)`", names)
+        }
+        assert told == {name: (warmups[name], bar) for name, bar in later.items()}
+        lacking = set(KERNELS.names) - set(test_talib.TABLE)
+        assert lacking == set(re.findall("`([a-z0-9_]+)`", ORACLES.partition("TA-Lib lacks")[2].partition("\n\n")[0]))
+
+    def test_the_page_tells_every_difference_to_smart_money_concepts(self) -> None:
+        told = [line.strip("| ").split(" | ")[-3:] for line in ORACLES.splitlines() if line.startswith("|")][2:]
+        smc = test_smart_money_concepts
+        counted = [
+            [reason, str(count), str(table["LTCUSDT"].get(reason, 0))]
+            for table in (smc.SWINGS, smc.GAPS, smc.FILLINGS, smc.BREAKS, smc.KINDS)
+            for reason, count in table["BTCUSDT"].items()
+        ]
+        assert told == counted
+        assert all(set(t["LTCUSDT"]) <= set(t["BTCUSDT"]) for t in (smc.SWINGS, smc.GAPS, smc.FILLINGS, smc.BREAKS))
 
     def test_the_page_has_every_feature_and_block(self) -> None:
         text = page(DECISION_SPEC)
