@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from features import decision_rows
 from features.benchmark_beta import BetaWindow
 from features.decision_spec import DECISION_SPEC, DecisionSpec
-from features.engine import FeatureEngine, as_bars
+from features.engine import FeatureEngine, NotWarm, as_bars
 from features.errors import BarOutOfOrder, BarsUnusable, StateMismatch
 from features.fold import fold_series, fold_wave
 from features.funding_clock import FundingKnown, funding_known
@@ -81,6 +81,10 @@ class DecisionState:
     def last_times(self) -> NDArray[np.int64]:
         """close_time of each symbol's last minute, int64 [S]; -1 where there was none."""
         return self._last_time.copy()
+
+    def not_warm(self) -> tuple[NotWarm, ...]:
+        """Each series, of every timeframe, that has not all that a ready row waits for, and why."""
+        return tuple(cold for engine in self._engines for cold in engine.not_warm())
 
     def on_minute(
         self,

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.default import SPEC
-from features.engine import as_bars, compute
+from features.engine import NotWarm, as_bars, compute
 from features.errors import BarOutOfOrder, BarsUnusable
+from features.origins import counts
 from features.spec import FeatureSpec
 from market.bars import BAR, Bars
 
@@ -70,6 +71,24 @@ class WindowEngine:
         for index in range(shown.size):
             out[index] = self._push(row, shown[index : index + 1])
         return out
+
+    def not_warm(self) -> tuple[NotWarm, ...]:
+        """Each series without every column that a ready row waits for, and why: by the window, as `FeatureEngine`."""
+        needed = self.spec.ready_warmup
+        found = []
+        for name, window in zip(self.names, self.state, strict=True):
+            bars = window[np.searchsorted(window["open_time"], 1) :]
+            since = counts(bars, self.spec.max_gap)
+            kept = bars["open_time"][since > 0]
+            if not kept.size:
+                found.append(NotWarm(name, 0, needed, None, 0))
+                continue
+            seen = int(since[since > 0][-1])
+            if seen < needed:
+                interval = int(bars["close_time"][0] - bars["open_time"][0]) + 1
+                missing = int(kept[-seen] - kept[-seen - 1]) // interval - 1 if kept.size > seen else 0
+                found.append(NotWarm(name, seen, needed, int(kept[-seen]), missing))
+        return tuple(found)
 
     def _push(self, row: int, bar: Bars) -> NDArray[np.float32]:
         """Take in one bar; its row."""

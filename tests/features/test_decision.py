@@ -310,6 +310,19 @@ def test_a_wave_without_any_bar_is_still_a_wave() -> None:
     assert wave.absent.tolist() == [0]
 
 
+@pytest.mark.parametrize("incremental", [True, False])
+def test_it_says_which_series_are_not_warm_since_a_gap(incremental: bool) -> None:
+    """Of a symbol that lacks 66 minutes: 14 bars of 5m, more than are bridged; 6 of 15m and 2 hours are."""
+    bars = make_bars(2 * 1440, interval="1m", missing=list(range(2002, 2068)))
+    state = DecisionState(("A", "B"), incremental=incremental)
+    state.catch_up({"A": bars})
+    told = {cold.series: cold for cold in state.not_warm()}
+    assert set(told) == {f"{symbol} {timeframe}" for symbol in "AB" for timeframe in DECISION_SPEC.timeframes}
+    assert {name for name, cold in told.items() if cold.missing} == {"A 5m"}
+    assert str(told["A 5m"]) == "A 5m has 162 of 320 bars since 2026-01-06T10:30:00Z, before which 14 bars were missing"
+    assert str(told["B 1h"]) == "B 1h has had no bar"
+
+
 class TestRefusals:
     def test_minutes_that_are_late_wrong_or_unknown(self) -> None:
         state = DecisionState(("A", "B"))

@@ -51,7 +51,7 @@ def test_until_the_window_is_full_it_is_the_same_to_the_bit() -> None:
 
 
 def test_a_long_gap_begins_anew_in_both() -> None:
-    bars = make_bars(3 * LENGTH, missing=range(2 * LENGTH, 2 * LENGTH + 20))
+    bars = make_bars(3 * LENGTH, missing=list(range(2 * LENGTH, 2 * LENGTH + 20)))
     found, expected = stepped(WindowEngine(1, SMALL), bars), compute(bars, SMALL)
     after = slice(2 * LENGTH, None)
     assert found[after].tobytes() == expected[after].tobytes()
@@ -93,3 +93,14 @@ def test_it_refuses_what_the_stepped_one_refuses_and_changes_nothing() -> None:
     with pytest.raises(BarsUnusable, match="1 rows for 2 bars"):
         engine.update(np.array([0]), bars[:2])
     assert engine.state.tobytes() == before
+
+
+def test_it_says_which_series_are_not_warm_as_the_stepped_engine_does() -> None:
+    bars = make_bars(900, missing=[*range(400, 413), *range(600, 605)])
+    bars["high"][420] = np.nan
+    window, stepping = WindowEngine(("A", "B"), SMALL), FeatureEngine(("A", "B"), SMALL)
+    for start, stop in ((0, 1), (1, 200), (200, 399), (399, 400), (400, 401), (401, 421), (421, 700), (700, 882)):
+        for engine in (window, stepping):
+            engine.extend(0, bars[start:stop], 1)
+        assert window.not_warm() == stepping.not_warm()
+    assert [cold.series for cold in window.not_warm()] == ["B"]

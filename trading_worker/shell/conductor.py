@@ -33,6 +33,8 @@ from trading_worker.shell.tally import Tally
 from trading_worker.shell.waves import Minute
 from trading_worker.wave import MinuteBars, Wave
 
+MOST_GAPS = 3
+"""Series that a note on gaps names."""
 ASK_S = 1.0
 """Wall seconds that the venue has to tell its time after a decision; then the newest of a stream has to do."""
 
@@ -115,6 +117,8 @@ class Conductor:
         self._board.minutes += 1
         self._board.wave_ms = wave.time_ms
         self._board.wave_time.add(perf_counter() - began)
+        if any(isinstance(event, WaveClosed) and event.decided for event in events):
+            self._show_gaps()
         if self._live and any(isinstance(event, WaveClosed) and event.decided and event.present for event in events):
             await self._check_time(wave.time_ms, venue_ms)
         if wave.time_ms - self._segment_ms >= self._cadence.segment_ms:
@@ -258,6 +262,15 @@ class Conductor:
         board.decision_spec = loaded.spec.id
         board.fallbacks = optional_modules.fallbacks(loaded.predictor, self.engine.settings)
         board.modules = dict(optional_modules.in_use(loaded.predictor, self.engine.settings))
+
+    def _show_gaps(self) -> None:
+        """Say which series are not warm again since a gap that nothing bridges, for as long as they are not."""
+        cold = [str(each) for each in self.engine.state.not_warm() if each.missing]
+        if cold:
+            more = f"; and {len(cold) - MOST_GAPS} more" if len(cold) > MOST_GAPS else ""
+            self._board.notes["gaps"] = "; ".join(cold[:MOST_GAPS]) + more
+        else:
+            self._board.notes.pop("gaps", None)
 
     async def _wave(self, minute: Minute) -> Wave:
         funding = await self._funding.before(minute.time_ms)
