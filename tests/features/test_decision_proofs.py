@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from features import DECISION_SPEC, SPEC
 from features import decision_proofs as proofs
+from features.decision import DecisionState
 from features.decision_controls import CONTROLS, cheating
 from features.decision_proofs import ROW, cut_times
 from features.decision_spec import BETA, CROSS, DecisionSpec
@@ -22,7 +23,7 @@ from features.decision_warmth import unclear, warm
 from features.proofs import TOLERANCE
 from features.spec import Feature
 from market import funding
-from market.bars import DAY_MS, MINUTE_MS, Bars, read
+from market.bars import DAY_MS, MINUTE_MS, PRICES, Bars, read
 from tests.features.series import START_MS, make_market, uniforms
 
 MADE_MINUTES = 60 * 24 * 5
@@ -184,6 +185,21 @@ class TestOnAMadeMarket:
 
     def test_origins_are_forgotten(self, market: Market) -> None:
         assert proofs.forgetting(market, origins(market)) == []
+
+    def test_prices_1024_times_as_large_change_no_bit(self, market: Market) -> None:
+        bars = {symbol: each.copy() for symbol, each in market.bars.items()}
+        for each in bars.values():
+            for name in (*PRICES, "quote_volume", "taker_buy_quote"):
+                each[name] *= 1024.0
+        true, found = history_table(market), history_table(Market(bars, market.fundings))
+        true.values[:, true.column("atr")] *= 1024.0
+        assert found.values.tobytes() == true.values.tobytes()
+
+    def test_the_state_does_not_grow(self, market: Market) -> None:
+        state = DecisionState(market.symbols)
+        sizes = {name: array.nbytes for name, array in state.snapshot().items()}
+        state.catch_up(market.bars)
+        assert {name: array.nbytes for name, array in state.snapshot().items()} == sizes
 
     def test_it_has_absentees(self, market: Market) -> None:
         table = history_table(market)
