@@ -190,7 +190,7 @@ def search(
                 corrected=_corrected(each, judged, config),
                 coefficient=each.ratio.mean,
                 blocks=each.ratio.blocks,
-                later=_later(rows, *(part.select(regime[part.row] == each.regime) for part in (moves, after)), each),
+                later=_later(rows, _inside(moves, regime, each), _inside(after, regime, each), each),
             )
             for each in kept
         ],
@@ -239,6 +239,11 @@ def _distinct(ordered: list[_Tried], config: DynamicConfig) -> list[_Tried]:
 def _alike(first: _Tried, second: _Tried) -> float:
     known = np.isfinite(first.values) & np.isfinite(second.values)
     return abs(ratios.rank_correlation(first.values[known], second.values[known])) if known.sum() > 2 else 0.0
+
+
+def _inside(moves: Moves, regime: NDArray[np.int8], each: _Tried) -> Moves:
+    """Those in the regime of an expression."""
+    return moves.select(regime[moves.row] == each.regime)
 
 
 def _later(rows: TrainingSet, before: Moves, after: Moves, each: _Tried) -> float | None:
