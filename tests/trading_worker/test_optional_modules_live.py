@@ -1,18 +1,23 @@
-"""Hunts and forecasts live are those of history to the bit, through a restart, however the symbols are split."""
+"""Hunts, forecasts and dynamic features live are those of history to the bit, through a restart, however split."""
 
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from features.candidates import HUNT, Candidates, candidates
 from features.decision import DecisionState, DecisionWave
 from features.decision_spec import DECISION_SPEC
+from features.expressions import VERSION, text
 from features.history import DecisionHistory, decision_history
 from features.liquidity import HuntSettings, levels
 from features.regime_inputs import HORIZON_MS, INPUTS
+from models_registry.dynamic_candidates import REGIMES, generate
+from models_registry.dynamic_features import EXPRESSIONS_FILE, DynamicColumns, StoredExpression, StoredExpressions
 from models_registry.regime_predictor import RegimePredictor, RegimeWeights
 from tests.trading_worker.markets import recording
 from trading_worker.recorded_waves import Stretch, recorded_waves
@@ -103,3 +108,27 @@ def test_pools_and_hunts_are_those_of_history() -> None:
     every = as_set(past, np.arange(len(history())))
     assert found == {each for each in every if history().time[each[0]] >= first}
     assert {direction for _, direction, kind in found if kind == HUNT} == {1, -1}
+
+
+def test_pinned_expressions_are_those_of_history(tmp_path: Path) -> None:
+    """Of every regime, as the bundle's file has them, on the regime that the row says and on one that is forecast."""
+    names = DECISION_SPEC.names
+    pinned = [StoredExpression(REGIMES[code], text(node)) for code in REGIMES for node in generate(code, names, 12, 5)]
+    (tmp_path / EXPRESSIONS_FILE).write_bytes(msgspec.json.encode(StoredExpressions(VERSION, pinned)))
+    columns = DynamicColumns(tmp_path, EXPRESSIONS_FILE, names)
+    known = np.zeros(len(pinned), dtype=np.int64)
+    for wave in live():
+        rows = rows_of(wave)
+        past = history().decision[rows]
+        ahead = (rows % len(REGIMES)).astype(np.int8)
+        now, then = columns.run(wave.decision), columns.run(wave.decision, ahead)
+        assert now.tobytes() == columns.run(past).tobytes()
+        assert then.tobytes() == columns.run(past, ahead).tobytes()
+        for line in range(len(now)):
+            assert columns.run(wave.decision[line : line + 1]).tobytes() == now[line].tobytes()
+        known += np.isfinite(then).sum(axis=0)
+    warm = np.array(["15m." not in each.text and "1h." not in each.text for each in pinned])
+    for regime in REGIMES.values():
+        mine = warm & [each.regime == regime for each in pinned]
+        assert mine.sum() > 1
+        assert known[mine].min() > 0, "what reads 5m columns alone is known in its regime"
