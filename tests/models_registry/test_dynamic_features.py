@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.decision_spec import DECISION_SPEC
 from features.expression_parser import parse
 from features.expression_program import Program
 from features.expressions import columns, text
 from models_registry import dynamic_features, training
 from models_registry.bundle import rewrite_manifest, verify
-from models_registry.dynamic_candidates import REGIMES, generate
+from models_registry.dynamic_candidates import READINGS, REGIMES, TIMEFRAMES, generate
 from models_registry.dynamic_features import EXPRESSIONS_FILE, DynamicColumns, StoredExpression, StoredExpressions
 from models_registry.dynamic_selection import DynamicConfig, DynamicReport, Moves, regime_codes, search
 from models_registry.errors import BundleRejected, ComponentsDiffer, InputRejected
@@ -78,6 +79,26 @@ def test_candidates_are_drawn_by_regime_and_seed(regime: int) -> None:
     assert all(columns(node) <= set(NAMES) for node in found)
     others = [text(node) for code in REGIMES if code != regime for node in generate(code, NAMES, 48, 7)]
     assert len({text(node) for node in found} & set(others)) < 10
+
+
+def test_every_reading_has_its_columns_in_the_decision_rows() -> None:
+    """One without is left out without a word: a renamed feature would be gone from the search."""
+    readings = [written for regime in READINGS.values() for part in regime for written in part]
+    for written, timeframe in itertools.product(readings, TIMEFRAMES):
+        parse(written.replace("{t}", timeframe), frozenset(DECISION_SPEC.names))
+
+
+def test_each_regime_reads_what_it_is_read_by() -> None:
+    names = {
+        REGIMES[code]: {
+            name.split(".", 1)[1] for node in generate(code, DECISION_SPEC.names, 200, 7) for name in columns(node)
+        }
+        for code in REGIMES
+    }
+    assert names["trending"] >= {"adx_14", "linreg_r2_20", "return_20", "macd_line", "ema_21_slope"}
+    assert names["ranging"] >= {"rsi_14", "bollinger_position_20", "stochastic_rsi_14"}
+    assert names["volatile"] >= {"atr_14_fraction", "volatility_ratio", "realised_volatility_20"}
+    assert not {"rsi_14", "bollinger_position_20"} & (names["trending"] | names["volatile"])
 
 
 def test_only_columns_that_there_are_are_read() -> None:
