@@ -121,7 +121,7 @@ class WorkerSettings(BaseSettings):
     enable_incremental_cache: bool = _about(
         True,
         "true or false",
-        "false computes every row anew from its window: the same to 1e-4, hundreds of times slower",
+        "false computes every row anew from its window: the same to 1e-4, a hundred times slower",
     )
     enable_market_regime_prediction: bool = _about(
         False, "true or false", "take the regime from the bundle's forecast; without it, from ADX and Bollinger width"
