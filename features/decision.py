@@ -49,7 +49,7 @@ class DecisionState:
 
     From the same first minute it gives the rows of `features.history.decision_history`, to the bit. With
     `incremental=False` every row is computed anew from the window of bars that it needs (`WindowEngine`): the same
-    rows within the tolerance to which features forget, at hundreds of times the cost.
+    rows within the tolerance to which features forget, at about a hundred times the cost.
     """
 
     def __init__(

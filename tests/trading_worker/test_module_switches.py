@@ -145,6 +145,7 @@ def events_of(settings: EngineSettings, predictor: Predictor) -> list[AnyEvent]:
     return [event for wave in waves for event in engine.on_wave(wave)]
 
 
+@cache
 def signals_of(settings: EngineSettings, predictor: Predictor) -> dict[Key, Signal]:
     """Of each symbol and time; a strategy takes one at most."""
     found = [event for event in events_of(settings, predictor) if isinstance(event, Signal)]
