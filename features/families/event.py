@@ -6,8 +6,8 @@
 
 The upper sum takes each bar's move in ATR and never falls below 0, the lower mirrors it. The bar at
 which one passes ±threshold is an event of that sign, and both start again at 0. Both also start again
-every 72 bars of the clock (6 hours of 5m bars, counted from midnight UTC of 1970), so that series
-with different origins come to agree.
+with every 72 bars of the clock (6 hours of 5m bars, counted from midnight UTC of 1970), at the first bar
+there is of them, so that series with different origins come to agree.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Slice = NDArray[np.float64]
 RESET_BARS = 72
 THRESHOLD_ATR = 3.0
 
-# State of `cusum`: the two sums.
-UP, DOWN = range(2)
+# State of `cusum`: the two sums, and the block of the clock in which they began.
+UP, DOWN, BLOCK = range(3)
 
 
 @njit_inlined
@@ -40,7 +40,9 @@ def cusum(
     threshold: float,
 ) -> None:
     """The event of this bar."""
-    if open_time // interval % RESET_BARS == 0:
+    block = open_time // interval // RESET_BARS
+    if block != state[BLOCK]:
+        state[BLOCK] = block
         state[UP] = 0.0
         state[DOWN] = 0.0
     move = in_unit(close - previous_close, per_atr)
@@ -66,11 +68,11 @@ CUSUM = Family(
             "",
             -1.0,
             1.0,
-            version=2,
+            version=3,
             source="Page (1954); López de Prado (2018), 2.5.2",
         ),
     ),
-    2,
+    3,
     cusum,
     (("threshold", THRESHOLD_ATR),),
 )

@@ -14,7 +14,7 @@ OBV, the on-balance volume, adds a bar's volume when its close is above the one 
 when below. m is (2 close - high - low) / (high - low), 0 for a bar without range. Typical is
 (high + low + close) / 3. Equal volumes have z-score
 0; a window without volume has 0 of all. `trades_zscore` is NaN while any of its 48 bars does not say how
-many trades it had, and the imbalances while any of their bars that has volume does not say who took.
+many trades it had, and the imbalances while any of their bars does not say who took.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def flow(
     """Which way the volume of 20 bars went, by three measures. State: the window of its parts."""
     sign = 1.0 if close > previous_close else (-1.0 if close < previous_close else 0.0)
     place = ((close - low) - (high - close)) * per_range
-    taken = taker_buy_base if volume > 0.0 else 0.0
+    # NaN stays, also of a bar without volume: a source that lacks the column has no imbalance at all.
+    taken = 0.0 if volume == 0.0 and not math.isnan(taker_buy_base) else taker_buy_base
     phase = (count - 1) % BARS
     signed = rolling_sum(state, phase, WIDTH, SIGNED, sign * volume)
     money = rolling_sum(state, phase, WIDTH, MONEY, place * volume)
@@ -86,8 +87,8 @@ def flow(
     per_total = 1.0 / total if total > 0.0 else 0.0
     out[0] = within_one(signed * per_total)
     out[1] = within_one(money * per_total)
-    out[2] = within_one(2.0 * taken / volume - 1.0) if volume > 0.0 else 0.0
-    out[3] = within_one(2.0 * taken_20 * per_total - 1.0) if total > 0.0 else 0.0
+    out[2] = within_one(2.0 * taken / volume - 1.0) if volume > 0.0 else taken
+    out[3] = within_one(2.0 * taken_20 * per_total - 1.0) if total > 0.0 else taken_20
 
 
 @njit_inlined
@@ -130,8 +131,8 @@ FLOW = Family(
             "sum20((2 close - high - low) / (high - low) volume) / sum20(volume)",
             source="Chaikin",
         ),
-        _share("taker_imbalance", 1, "2 taker_buy_base / volume - 1", 2, nan=True),
-        _share("taker_imbalance_20", BARS, "2 sum20(taker_buy_base) / sum20(volume) - 1", nan=True),
+        _share("taker_imbalance", 1, "2 taker_buy_base / volume - 1", 3, nan=True),
+        _share("taker_imbalance_20", BARS, "2 sum20(taker_buy_base) / sum20(volume) - 1", 2, nan=True),
     ),
     rolling.state_size(BARS, WIDTH),
     flow,

@@ -204,18 +204,35 @@ def test_candle(bars: Bars, rows: NDArray[np.float32]) -> None:
         agrees(column(rows, f"bar_{price}_move"), (bars[price] - before) / atr(bars), 159)
 
 
-def test_cusum(bars: Bars, rows: NDArray[np.float32]) -> None:
+def cusum_events(bars: Bars) -> NDArray[np.float64]:
+    """The events as their module tells them, from the bar on at which the ATR counts."""
     moves = np.concatenate(([0.0], np.diff(bars["close"]))) / atr(bars)
-    events, up, down = np.zeros(len(bars)), 0.0, 0.0
+    events, up, down, block = np.zeros(len(bars)), 0.0, 0.0, -1
     for i in range(160, len(bars)):
-        if bars["open_time"][i] // 300_000 % 72 == 0:
+        if bars["open_time"][i] // 300_000 // 72 != block:
+            block = bars["open_time"][i] // 300_000 // 72
             up = down = 0.0
         up, down = max(up + moves[i], 0.0), min(down + moves[i], 0.0)
         if up > 3.0 or down < -3.0:
             events[i] = 1.0 if up > 3.0 else -1.0
             up = down = 0.0
+    return events
+
+
+def test_cusum(bars: Bars, rows: NDArray[np.float32]) -> None:
+    events = cusum_events(bars)
     agrees(column(rows, "cusum_event"), events, 231)
     assert 0.01 < np.abs(events[231:]).mean() < 0.1
+
+
+def test_cusum_starts_again_with_the_clock_where_the_bar_of_that_time_is_missing() -> None:
+    clock = make_bars(3000, seed=9)["open_time"] // 300_000 % 72
+    bars = make_bars(3000, seed=9, missing=np.flatnonzero(clock < 2).tolist())
+    events = cusum_events(bars)
+    agrees(column(compute(bars, KERNELS), "cusum_event"), events, 231)
+    never_again = bars.copy()
+    never_again["open_time"] = bars["open_time"][0] + 300_000 * np.arange(len(bars))
+    assert not np.array_equal(cusum_events(never_again), events)
 
 
 FLAT = dict.fromkeys(KERNELS.names, 0.0) | dict.fromkeys(
@@ -282,7 +299,8 @@ MISSING = {"taker_imbalance": 0, "taker_imbalance_20": 19, "trades_zscore": 47}
 
 def test_what_is_missing_is_nan_there_and_nowhere_else(bars: Bars) -> None:
     poor = bars.copy()
-    poor["volume"][300:400] = np.maximum(poor["volume"][300:400], 1.0)
+    # A bar without volume says no more of its takers than the others.
+    poor["volume"][350:353] = 0.0
     expected = compute(poor, KERNELS)
     for name in ("quote_volume", "trades", "taker_buy_base", "taker_buy_quote"):
         poor[name][300:400] = np.nan
@@ -293,6 +311,15 @@ def test_what_is_missing_is_nan_there_and_nowhere_else(bars: Bars) -> None:
         assert KERNELS.features[KERNELS.index(name)].nan
     assert set(np.argwhere(missing)[:, 1]) == {KERNELS.index(name) for name in MISSING}
     assert np.array_equal(np.where(missing, 0, expected), np.where(missing, 0, found), equal_nan=True)
+
+
+def test_a_source_without_takers_has_no_imbalance_at_all(bars: Bars) -> None:
+    poor = bars.copy()
+    poor["taker_buy_base"] = np.nan
+    assert (poor["volume"] == 0.0).any()
+    rows = compute(poor, KERNELS)
+    for name in ("taker_imbalance", "taker_imbalance_20"):
+        assert np.isnan(column(rows, name)).all(), name
 
 
 def test_each_feature_is_nan_exactly_until_its_warm_up(rows: NDArray[np.float32]) -> None:
