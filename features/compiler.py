@@ -18,9 +18,10 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from features.kernels_cache import folder
+from features.kernels_cache import PACKAGES, folder
 from features.spec import Family, FeatureSpec, Shared, parameter_names
 from market.bars import Bars
+from market.kernels_cache import outside
 
 TEMPLATE = '''"""The compiled step of {id}: written by features.compiler."""
 
@@ -109,11 +110,14 @@ class Kernels(Protocol):
 
 def source(spec: FeatureSpec) -> str:
     """The text of the module that composes `spec`."""
-    imports, calls = [], []
+    imports: list[str] = []
+    calls: list[str] = []
     column = 0
     for index, (user, start, stop) in enumerate(spec.layout()):
         called = f"step_{index}_{user.name}"
         imports.append(f"from {user.step.__module__} import {user.step.__name__} as {called}")
+        if digest := outside(user.step, PACKAGES):
+            imports.append(f"# of a file that the folder's name does not tell: {digest}")
         given: dict[str, str] = {"state": f"state[{start}:{stop}]"}
         given |= {name: repr(value) for name, value in user.parameters}
         if isinstance(user, Family):

@@ -3,7 +3,8 @@
 numba checks the file of the kernel itself before it trusts its cache, but not the files of what
 that kernel calls or reads. So every kernel here is compiled into a folder named by a key: a SHA-256
 over the text of all kernel sources, the processor and the compiler's versions. An edit anywhere
-gives another folder, and the old machine code is not found again.
+gives another folder, and the old machine code is not found again. A kernel from outside the packages
+(a user's own, a test's) has the text of its own file in the name of its folder besides.
 
 The base folder is `PERPFORGE_CACHE_DIR`, else `~/.cache/perpforge/kernels`. Nothing global is set:
 each kernel is given its folder when it is decorated, whichever package is imported first.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import os
 import platform
 import shutil
@@ -132,6 +134,15 @@ def folder(*packages: str) -> Path | None:
         return None
 
 
+def outside(function: Callable[..., Any], packages: tuple[str, ...]) -> str:
+    """What a key lacks about a function that no file of `packages` defines: a digest of its file; empty if one does."""
+    if function.__module__.partition(".")[0] in packages:
+        return ""
+    # Of a compiled function this is the file too; without one, as at a prompt, numba caches nothing.
+    file = Path(inspect.unwrap(getattr(function, "py_func", function)).__code__.co_filename)
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:24] if file.is_file() else ""
+
+
 @contextmanager
 def _numba_folder(path: Path) -> Iterator[None]:
     """While inside, numba gives newly decorated functions `path` as their cache."""
@@ -163,7 +174,7 @@ def compiler(*packages: str, allocates: bool = True, inlined: bool = False) -> C
             options["forceinline"] = True
         if path is None:
             return numba.njit(**options)(function)  # type: ignore[no-any-return]
-        with _numba_folder(path):
+        with _numba_folder(path / outside(function, packages)):
             return numba.njit(**options)(function)  # type: ignore[no-any-return]
 
     return decorate

@@ -132,6 +132,47 @@ def test_the_composed_step_lies_in_the_same_folder() -> None:
     assert compiler.source(SPEC) == Path(module.__file__).read_text()  # type: ignore[attr-defined]
 
 
+OWN_KERNEL = """import numpy as np
+from features import compute
+from features.families.shared import SHARED
+from features.kernels_cache import njit
+from features.spec import Family, Feature, FeatureSpec
+from market.bars import BAR
+
+@njit
+def own(state, out, close):
+    out[0] = close * 2.0
+
+if __name__ == "__main__":
+    import own_kernel
+    bars = np.ones(1, dtype=BAR)
+    bars["close_time"] = 60_000
+    family = Family("own", (Feature("own", 1, "", "", 0.0, 9.0),), 0, own_kernel.own)
+    print(compute(bars, FeatureSpec((family,), SHARED))[0, 0])
+"""
+
+
+def test_an_edited_kernel_from_outside_the_packages_gives_new_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "own_kernel.py"
+    file.write_text(OWN_KERNEL)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PERPFORGE_CACHE_DIR": str(tmp_path / "cache")}
+
+    def value() -> float:
+        command = [sys.executable, str(file)]
+        return float(subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout)
+
+    assert value() == value() == 2.0
+    edit(file, "close * 2.0", "close * 3.0")
+    assert value() == 3.0
+
+
+def test_a_kernel_of_the_packages_needs_no_more_than_their_key() -> None:
+    from features.families.candle import candle
+
+    assert market_cache.outside(candle, kernels_cache.PACKAGES) == ""
+    assert market_cache.outside(candle, ("market",)) != ""
+
+
 def test_old_keys_are_removed(tmp_path: Path) -> None:
     folders = [tmp_path / f"left-{index:02}" for index in range(market_cache.KEPT + 3)]
     for index, folder in enumerate(folders):
