@@ -82,9 +82,20 @@ def run(state, bars, out, row):
 
 @njit
 def wave(states, rows, bars, out, row):
-    """One bar for each of several series."""
+    """One bar for each of several series. What it returns means nothing."""
+    # Many states lie in no cache. A step reads its own here and there and would wait each time; read once from
+    # end to end, at one number a cache line, a state comes as fast as memory can stream.
+    a = b = c = d = 0.0
     for i in range(rows.size):
-        step(states[rows[i]], bars[i], out[i], row)
+        state = states[rows[i]]
+        for at in range(0, {state_size} - 24, 32):
+            a += state[at]
+            b += state[at + 8]
+            c += state[at + 16]
+            d += state[at + 24]
+        step(state, bars[i], out[i], row)
+    # Returned, so that the compiler has to read.
+    return a + b + c + d
 '''
 
 
@@ -104,8 +115,8 @@ class Kernels(Protocol):
         out: NDArray[np.float32],
         row: NDArray[np.float64],
         /,
-    ) -> None:
-        """One bar for each of several series."""
+    ) -> float:
+        """One bar for each of several series. What it returns means nothing."""
 
 
 def source(spec: FeatureSpec) -> str:

@@ -32,15 +32,14 @@ UP, DOWN, BLOCK = range(3)
 def cusum(
     state: Slice,
     out: Slice,
-    open_time: int,
-    interval: int,
+    clock: int,
     close: float,
     previous_close: float,
     per_atr: float,
     threshold: float,
 ) -> None:
     """The event of this bar."""
-    block = open_time // interval // RESET_BARS
+    block = clock // RESET_BARS
     if block != state[BLOCK]:
         state[BLOCK] = block
         state[UP] = 0.0

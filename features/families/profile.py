@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.families.numeric import in_unit, wilder_warmup
-from features.kernels_cache import njit
+from features.kernels_cache import njit, njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
@@ -74,13 +74,13 @@ VOLUMES = LOWS + BARS
 STATE_SIZE = VOLUMES + BARS
 
 
-@njit
+@njit_inlined
 def bin_of(price: float, per_width: float) -> int:
     """The number of the bin that a price lies in."""
     return int(price * per_width)
 
 
-@njit
+@njit_inlined
 def spread(state: Slice, high: float, low: float, volume: float, sign: float) -> None:
     """Add a bar's volume to the bins that its range overlaps (sign 1), or take it away again (sign -1)."""
     units = volume * state[PER_UNIT]
@@ -164,7 +164,7 @@ def lowest(ring: Slice) -> float:
     return found
 
 
-@njit
+@njit_inlined
 def take_in(state: Slice, block: int, high: float, low: float, volume: float, count: int) -> None:
     """Move the window, its extremes and its profile on by one bar."""
     at = (count - 1) % BARS
@@ -221,7 +221,7 @@ def grow(bins: Slice, poc: int, wanted: float) -> tuple[int, int]:
     return lower, upper
 
 
-@njit
+@njit_inlined
 def node(bins: Slice, start: int, step: int, count: int, total: float) -> int:
     """The first high-volume node from bin `start` on in steps of ±1, before the guard beyond the `count` bins."""
     number = start
@@ -238,12 +238,11 @@ def node(bins: Slice, start: int, step: int, count: int, total: float) -> int:
     return number
 
 
-@njit
+@njit_inlined
 def profile(
     state: Slice,
     out: Slice,
-    open_time: int,
-    interval: int,
+    clock: int,
     high: float,
     low: float,
     close: float,
@@ -252,7 +251,6 @@ def profile(
     count: int,
 ) -> None:
     """All five."""
-    clock = open_time // interval
     take_in(state, clock // BLOCK_BARS, high, low, volume, count)
     total = state[TOTAL]
     if total <= 0.0:

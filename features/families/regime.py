@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.families import rolling
-from features.families.numeric import NEGLIGIBLE, ratio
+from features.families.numeric import NEGLIGIBLE, RECIPROCALS, ratio
 from features.families.rolling import fold_sums, rolling_sum
 from features.families.shared import SPREAD_BARS
-from features.kernels_cache import njit
+from features.kernels_cache import njit_inlined
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
@@ -35,6 +35,10 @@ REGIMES = ("ranging", "trending", "volatile")
 """Their names, by value."""
 
 PERIOD = 14
+GROWN_BARS = 2.0 * PERIOD - 1.0
+"""Bars after which all averages of an ADX have their lasting weights; while it is younger they are plain means."""
+WEIGHTS_OF_DX = tuple(1.0 / (n - PERIOD + 1) if n >= PERIOD else 0.0 for n in range(2 * PERIOD))
+"""The weight of a bar's DX in an ADX of so many bars: none before its movements have their first mean."""
 BLOCK_BARS = 96
 """An ADX begins with every block of the clock, and counts during the next one."""
 WIDTH_BARS = 96
@@ -65,26 +69,21 @@ def regime_name(code: float) -> str:
     return REGIMES[int(code)] if code in (RANGING, TRENDING, VOLATILE) else "unknown"
 
 
-@njit
+@njit_inlined
 def directional_index(state: Slice, plus: float, minus: float) -> float:
     """Move an ADX on by one bar's directional movements. Source: Wilder (1978), seeded with plain means."""
-    bars = state[BARS] + 1.0
-    weight = 1.0 / PERIOD
-    weight_of_dx = 1.0 / PERIOD
-    # While it is young its averages are plain means.
-    if bars < 2 * PERIOD:
-        state[BARS] = bars
-        weight = 1.0 / min(bars, float(PERIOD))
-        weight_of_dx = 1.0 / (bars - (PERIOD - 1)) if bars >= PERIOD else 0.0
+    bars = min(state[BARS] + 1.0, GROWN_BARS)
+    state[BARS] = bars
+    weight = RECIPROCALS[min(int(bars), PERIOD)]
     state[PLUS] += (plus - state[PLUS]) * weight
     state[MINUS] += (minus - state[MINUS]) * weight
     dx = 100.0 * ratio(abs(state[PLUS] - state[MINUS]), state[PLUS] + state[MINUS])
-    state[ADX] += (dx - state[ADX]) * weight_of_dx
+    state[ADX] += (dx - state[ADX]) * WEIGHTS_OF_DX[int(bars)]
     adx: float = state[ADX]
     return adx
 
 
-@njit
+@njit_inlined
 def both_indices(state: Slice, block: int, high: float, low: float, previous_high: float, previous_low: float) -> float:
     """Move both ADX on; the value of the one that began a block earlier."""
     young = block % 2 * ADX_STATE
@@ -100,7 +99,7 @@ def both_indices(state: Slice, block: int, high: float, low: float, previous_hig
     return directional_index(state[old : old + ADX_STATE], plus, minus)
 
 
-@njit
+@njit_inlined
 def relative_width(state: Slice, close_spread: Slice, count: int) -> float:
     """The Bollinger width of this bar in usual ones; 1 when nothing has moved. State: the window of widths."""
     mean = close_spread[0]
@@ -113,22 +112,20 @@ def relative_width(state: Slice, close_spread: Slice, count: int) -> float:
     return width * min(count, WIDTH_BARS) / total if total > 0.0 else 1.0
 
 
-@njit
+@njit_inlined
 def bars_since(before: float, value: float, enter: float, leave: float) -> float:
     """Bars since `value` was at `enter` or above without having been below `leave`; LAPSE_BARS for never."""
-    if value >= enter:
-        return 0.0
-    if value < leave:
-        return float(LAPSE_BARS)
-    return min(before + 1.0, float(LAPSE_BARS))
+    # As choices, not as branches: where price goes nobody guesses.
+    since = min(before + 1.0, float(LAPSE_BARS))
+    since = float(LAPSE_BARS) if value < leave else since
+    return 0.0 if value >= enter else since
 
 
-@njit
+@njit_inlined
 def regime(
     state: Slice,
     out: Slice,
-    open_time: int,
-    interval: int,
+    clock: int,
     high: float,
     low: float,
     previous_high: float,
@@ -140,20 +137,20 @@ def regime(
     if count == 1:
         state[SINCE_TREND] = LAPSE_BARS
         state[SINCE_WIDE] = LAPSE_BARS
-    block = open_time // interval // BLOCK_BARS
-    adx = both_indices(state, block, high, low, previous_high, previous_low)
+    adx = both_indices(state, clock // BLOCK_BARS, high, low, previous_high, previous_low)
     width = relative_width(state[WIDTHS:], close_spread, count)
-    state[SINCE_TREND] = bars_since(state[SINCE_TREND], adx, TREND_ENTER, TREND_LEAVE)
-    state[SINCE_WIDE] = bars_since(state[SINCE_WIDE], width, WIDE_ENTER, WIDE_LEAVE)
-    now = RANGING
-    if state[SINCE_WIDE] < LAPSE_BARS:
-        now = VOLATILE
-    elif state[SINCE_TREND] < LAPSE_BARS:
-        now = TRENDING
-    state[TIME] = min(state[TIME] + 1.0, float(MOST_BARS)) if now == state[REGIME] else 1.0
+    since_trend = bars_since(state[SINCE_TREND], adx, TREND_ENTER, TREND_LEAVE)
+    since_wide = bars_since(state[SINCE_WIDE], width, WIDE_ENTER, WIDE_LEAVE)
+    state[SINCE_TREND] = since_trend
+    state[SINCE_WIDE] = since_wide
+    now = float(TRENDING) if since_trend < LAPSE_BARS else float(RANGING)
+    now = float(VOLATILE) if since_wide < LAPSE_BARS else now
+    longer = min(state[TIME] + 1.0, float(MOST_BARS))
+    time = longer if now == state[REGIME] else 1.0
+    state[TIME] = time
     state[REGIME] = now
     out[0] = now
-    out[1] = state[TIME]
+    out[1] = time
 
 
 WARMUP = 2 * BLOCK_BARS + LAPSE_BARS + MOST_BARS

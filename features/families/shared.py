@@ -3,6 +3,7 @@
 | name | value |
 |---|---|
 | `previous_close`, `previous_high`, `previous_low` | of the bar before; at the origin this bar's open, high, low |
+| `clock` | bars of the clock since 1970 (UTC) at this one: open_time // interval |
 | `typical` | (high + low + close) / 3 |
 | `change` | close / previous close - 1 |
 | `per_close` | 1 / close |
@@ -60,6 +61,12 @@ def previous_low(state: Slice, low: float, count: int) -> float:
     before = low if count == 1 else state[0]
     state[0] = low
     return before
+
+
+@njit_inlined
+def clock(state: Slice, open_time: int, interval: int) -> int:
+    """The number of this bar by the clock."""
+    return open_time // interval
 
 
 @njit_inlined
@@ -142,6 +149,7 @@ SHARED = (
     Shared("previous_close", 1, previous_close),
     Shared("previous_high", 1, previous_high),
     Shared("previous_low", 1, previous_low),
+    Shared("clock", 0, clock),
     Shared("typical", 0, typical),
     Shared("change", 0, change),
     Shared("per_close", 0, per_close),
