@@ -13,8 +13,7 @@ from talipp.ohlcv import OHLCV
 from features import SPEC
 from features.families import oscillators, trend, volatility, volume
 from features.spec import FeatureSpec
-from market.bars import Bars, resample
-from market.sources import open_source
+from market.bars import Bars
 
 Column = NDArray[np.float64]
 
@@ -36,24 +35,28 @@ SHARED_SPEC = FeatureSpec(
 """Whole families, so ours also computes what they hold besides: taker imbalance, the slopes' rings."""
 SPANS = (9, 21, 50, 200)
 RETURNS = (1, 5, 10, 20, 60)
-
-
-def markets(bars: int, symbols: int = 6) -> list[Bars]:
-    """5m bars of the synthetic market: the same for every run."""
-    source = open_source(f"synthetic:seed=3,symbols={symbols}")
-    coverage = source.coverage(source.symbols()[0])
-    assert coverage is not None
-    end = coverage[0] + bars * 300_000
-    return [resample(source.klines(symbol, coverage[0], end), "5m") for symbol in source.symbols()]
+TICK = 1e-5
+"""A part of every price step that there is here."""
 
 
 def columns_of(bars: Bars) -> dict[str, Column]:
-    """The columns as TA-Lib takes them, each by itself in memory."""
-    return {name: np.ascontiguousarray(bars[name]) for name in ("open", "high", "low", "close", "volume")}
+    """The columns as TA-Lib takes them, each by itself in memory.
+
+    `*_ticks` are prices in whole ticks, since by rounding alone TA-Lib's MFI finds that an unchanged typical price rose
+    or fell; `centred` is the close less its mean, since its correlation loses digits on large numbers.
+    """
+    of = {name: np.ascontiguousarray(bars[name]) for name in ("open", "high", "low", "close", "volume")}
+    ticks = {f"{name}_ticks": np.rint(of[name] / TICK) for name in ("high", "low", "close")}
+    return of | ticks | {"centred": of["close"] - of["close"].mean()}
+
+
+def clock_of(bars: Bars) -> Column:
+    """A number per bar, for the correlation with time; as small as can be, for the same reason."""
+    return np.arange(len(bars), dtype=np.float64) - len(bars) / 2
 
 
 def ta_lib(of: Mapping[str, Column], clock: Column) -> dict[str, Column]:
-    """TA-Lib's calls and nothing else: what is timed. `clock` is a number per bar, for the correlation with time."""
+    """TA-Lib's calls and nothing else: what is timed."""
     high, low, close, traded = of["high"], of["low"], of["close"], of["volume"]
     found = {f"ema_{span}": talib.EMA(close, span) for span in SPANS}
     found |= {f"slope_{span}": talib.MOM(found[f"ema_{span}"], 5) for span in SPANS}
@@ -66,10 +69,10 @@ def ta_lib(of: Mapping[str, Column], clock: Column) -> dict[str, Column]:
     found["plus_di"] = talib.PLUS_DI(high, low, close, 14)
     found["minus_di"] = talib.MINUS_DI(high, low, close, 14)
     found["linreg_slope"] = talib.LINEARREG_SLOPE(close, 20)
-    found["correlation"] = talib.CORREL(close, clock, 20)
+    found["correlation"] = talib.CORREL(of["centred"], clock, 20)
     found["rsi"] = talib.RSI(close, 14)
     found["cci"] = talib.CCI(high, low, close, 20)
-    found["mfi"] = talib.MFI(high, low, close, traded, 14)
+    found["mfi"] = talib.MFI(of["high_ticks"], of["low_ticks"], of["close_ticks"], traded, 14)
     found["obv"] = talib.MOM(talib.OBV(close, traded), 20)
     found["ad"] = talib.MOM(talib.AD(high, low, close, traded), 20)
     found["traded"] = talib.SUM(traded, 20)
