@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features import DECISION_SPEC
+from features import DECISION_SPEC, DecisionSpec
 from market.bars import MINUTE_MS
 from tests.trading_worker.markets import EAGER, StubPredictor, market, recording, warm_state
 from tests.trading_worker.shell.conftest import (
@@ -22,6 +23,7 @@ from tests.trading_worker.shell.conftest import (
     until,
     worker_environment,
     working,
+    write_bundle,
 )
 from trading_worker import sight
 from trading_worker.engine import Engine
@@ -208,6 +210,25 @@ async def test_the_worker_says_what_it_passed_over_and_goes_on_from_a_snapshot(t
     assert again.origin.startswith("its own snapshot of")
     assert "it was cut off" in again.notes["state"]
     assert again.wave_ms == START_MS + 40 * MINUTE_MS - 1
+
+
+async def test_a_state_of_another_specification_is_refused_with_both_names_and_bars_serve(tmp_path: Path) -> None:
+    cached_bundle(tmp_path / "state")
+    other = DecisionSpec(stale_after=4)
+    async with simulated(stepped=True) as simulator:
+        settings = load(worker_environment(tmp_path, simulator.url))
+        async with working(settings) as board:
+            await until(lambda: board.ready)
+            await simulator.step(10)
+        # The only bundle there is now reads other decision rows.
+        shutil.rmtree(tmp_path / "state" / "bundles")
+        cached_bundle(tmp_path / "state", "other", "2", lambda place, name: write_bundle(place, name, other))
+        async with working(settings, specs={other.id: other}) as again:
+            await until(lambda: again.ready)
+            await simulator.step(10)
+    assert f"it is of DecisionSpec {DECISION_SPEC.id}, the bundle in force needs {other.id}" in again.notes["state"]
+    assert "cold backfill" in again.origin
+    assert (again.bundle_name, again.decision_spec) == ("other", other.id)
 
 
 async def test_without_mapped_storage_snapshots_alone_are_kept(tmp_path: Path) -> None:
