@@ -81,17 +81,16 @@ def bin_of(price: float, per_width: float) -> int:
 
 
 @njit_inlined
-def spread(state: Slice, high: float, low: float, volume: float, sign: float) -> None:
-    """Add a bar's volume to the bins that its range overlaps (sign 1), or take it away again (sign -1)."""
-    units = volume * state[PER_UNIT]
-    start = low * state[PER_WIDTH]
-    stop = high * state[PER_WIDTH]
+def spread(bins: Slice, per_width: float, per_unit: float, high: float, low: float, volume: float, sign: float) -> float:
+    """Add a bar's volume to the bins that its range overlaps (sign 1), or take it away again (sign -1); their sum."""
+    units = volume * per_unit
+    start = low * per_width
+    stop = high * per_width
     first = int(start)
     if stop <= start:
         part = sign * np.floor(units)
-        state[BINS + (first & LAST_SLOT)] += part
-        state[TOTAL] += part
-        return
+        bins[first & LAST_SLOT] += part
+        return part
     density = units / (stop - start)
     sum_of_parts = 0.0
     edge = start
@@ -99,16 +98,16 @@ def spread(state: Slice, high: float, low: float, volume: float, sign: float) ->
     for number in range(first, first + USUAL_BINS):
         next_edge = min(number + 1.0, stop)
         part = sign * np.floor(density * (next_edge - edge))
-        state[BINS + (number & LAST_SLOT)] += part
+        bins[number & LAST_SLOT] += part
         sum_of_parts += part
         edge = next_edge
     for number in range(first + USUAL_BINS, int(stop) + 1):
         next_edge = min(number + 1.0, stop)
         part = sign * np.floor(density * (next_edge - edge))
-        state[BINS + (number & LAST_SLOT)] += part
+        bins[number & LAST_SLOT] += part
         sum_of_parts += part
         edge = next_edge
-    state[TOTAL] += sum_of_parts
+    return sum_of_parts
 
 
 @njit
@@ -121,17 +120,20 @@ def per_power_of_two(value: float, bits: int) -> float:
 @njit
 def rebuild(state: Slice, size: int, span: float) -> None:
     """The profile of the `size` bars in the ring, whose prices span `span`."""
-    state[PER_WIDTH] = per_power_of_two(span, 5)
+    per_width = per_power_of_two(span, 5)
     largest = 0.0
     for i in range(size):
         largest = max(largest, state[VOLUMES + i])
     # Without any volume the next one, whatever its size, is too large for the unit.
-    state[PER_UNIT] = per_power_of_two(largest, UNIT_BITS) if largest > 0.0 else 1e300
-    state[TOTAL] = 0.0
-    for i in range(SLOTS):
-        state[BINS + i] = 0.0
+    per_unit = per_power_of_two(largest, UNIT_BITS) if largest > 0.0 else 1e300
+    bins = state[BINS : BINS + SLOTS]
+    bins[:] = 0.0
+    total = 0.0
     for i in range(size):
-        spread(state, state[HIGHS + i], state[LOWS + i], state[VOLUMES + i], 1.0)
+        total += spread(bins, per_width, per_unit, state[HIGHS + i], state[LOWS + i], state[VOLUMES + i], 1.0)
+    state[PER_WIDTH] = per_width
+    state[PER_UNIT] = per_unit
+    state[TOTAL] = total
 
 
 @njit
@@ -184,10 +186,13 @@ def take_in(state: Slice, block: int, high: float, low: float, volume: float, co
     elif gone_low == state[BOTTOM]:
         state[BOTTOM] = lowest(state[LOWS : LOWS + size])
     span = max(state[TOP] - state[BOTTOM], LEAST_RANGE * state[TOP])
-    bins = span * state[PER_WIDTH]
-    if block == state[BLOCK] and 16.0 <= bins < 32.0 and volume * state[PER_UNIT] <= LARGEST:
-        spread(state, gone_high, gone_low, gone_volume, -1.0)
-        spread(state, high, low, volume, 1.0)
+    per_width = state[PER_WIDTH]
+    per_unit = state[PER_UNIT]
+    spanned = span * per_width
+    if block == state[BLOCK] and 16.0 <= spanned < 32.0 and volume * per_unit <= LARGEST:
+        bins = state[BINS : BINS + SLOTS]
+        gone = spread(bins, per_width, per_unit, gone_high, gone_low, gone_volume, -1.0)
+        state[TOTAL] += gone + spread(bins, per_width, per_unit, high, low, volume, 1.0)
     else:
         rebuild(state, size, span)
         state[BLOCK] = block
