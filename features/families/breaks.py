@@ -45,10 +45,11 @@ def last_break(state: Slice, close: float, last_swings: Slice, count: int) -> in
     if count - 1 - state[BREAK_AT] >= TREND_BARS:
         before = 0.0
     direction = 0.0
-    if close > last_swings[HIGH] and last_swings[HIGH_AT] != state[BROKEN_HIGH] and stands(last_swings[HIGH_AT], count):
+    above, below = close > last_swings[HIGH], close < last_swings[LOW]
+    if above & (last_swings[HIGH_AT] != state[BROKEN_HIGH]) & stands(last_swings[HIGH_AT], count):
         direction = 1.0
         state[BROKEN_HIGH] = last_swings[HIGH_AT]
-    elif close < last_swings[LOW] and last_swings[LOW_AT] != state[BROKEN_LOW] and stands(last_swings[LOW_AT], count):
+    elif below & (last_swings[LOW_AT] != state[BROKEN_LOW]) & stands(last_swings[LOW_AT], count):
         direction = -1.0
         state[BROKEN_LOW] = last_swings[LOW_AT]
     if direction != 0.0:

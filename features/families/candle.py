@@ -47,8 +47,8 @@ def candle(
     out[1] = (high - max(open_, close)) * per_range
     out[2] = (min(open_, close) - low) * per_range
     out[3] = ratio(open_ - previous_close, max(high, previous_close) - min(low, previous_close))
-    out[4] = 1.0 if high < previous_high and low > previous_low else 0.0
-    out[5] = 1.0 if high > previous_high and low < previous_low else 0.0
+    out[4] = 1.0 if (high < previous_high) & (low > previous_low) else 0.0
+    out[5] = 1.0 if (high > previous_high) & (low < previous_low) else 0.0
     out[6] = in_unit(open_ - previous_close, per_atr)
     out[7] = in_unit(high - previous_close, per_atr)
     out[8] = in_unit(low - previous_close, per_atr)

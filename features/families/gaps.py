@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from features.families.numeric import in_unit
 from features.families.shared import HISTORY
-from features.families.slots import BORN, MIDDLE, NEAREST, USED, ZONE_BARS, place, remove, settled, survey
+from features.families.slots import BORN, EXPIRY, MIDDLE, NEAREST, USED, ZONE_BARS, place, remove, strayed, survey
 from features.families.swings import USUAL_WARMUP
 from features.kernels_cache import njit, njit_inlined
 from features.spec import Family, Feature
@@ -48,9 +48,10 @@ SIDE_SIZE = SLOTS + GAPS_A_SIDE * SIZE
 
 
 @njit_inlined
-def due(side: Slice, low: float, close: float, count: int) -> bool:
-    """Whether this bar changes anything about the gaps there are, or which is nearest."""
-    return low < side[HIGHEST_REACHED] or not settled(side, close, count)
+def due(side: Slice, low: float, count: int) -> bool:
+    """Whether this bar changes anything about the gaps there are. Always so before the first `renew`."""
+    changes: bool = (low < side[HIGHEST_REACHED]) | (count >= side[EXPIRY])
+    return changes
 
 
 @njit
@@ -106,13 +107,17 @@ def gaps(
     last = HISTORY - 1
     high, low, first_high, first_low = highs[last], lows[last], highs[last - 2], lows[last - 2]
     least = GAP_RANGE * usual_range
-    opens_up = low > first_high and low - first_high >= least and count > 2
-    opens_down = high < first_low and first_low - high >= least and count > 2
+    opens_up = (low > first_high) & (low - first_high >= least) & (count > 2)
+    opens_down = (high < first_low) & (first_low - high >= least) & (count > 2)
     bullish, bearish = state[:SIDE_SIZE], state[SIDE_SIZE:]
-    if opens_up or due(bullish, low, close, count):
+    if opens_up | due(bullish, low, count):
         renew(bullish, first_high, low, close, opens_up, count)
-    if opens_down or due(bearish, -high, -close, count):
+    elif strayed(bullish, close):
+        survey(bullish, bullish[SLOTS:], SIZE, close)
+    if opens_down | due(bearish, -high, count):
         renew(bearish, -first_low, -high, -close, opens_down, count)
+    elif strayed(bearish, -close):
+        survey(bearish, bearish[SLOTS:], SIZE, -close)
     report(bullish, out[:3], close, per_atr)
     report(bearish, out[3:], -close, per_atr)
 

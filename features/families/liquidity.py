@@ -149,9 +149,9 @@ def liquidity(
     new_high, new_low = last_swings[HIGH_AT] == count, last_swings[LOW_AT] == count
     tolerance = EQUAL_RANGE * usual_range
     highs_swept = lows_swept = False
-    if new_high or high > above[TRIGGER] or count >= above[EXPIRY]:
+    if new_high | (high > above[TRIGGER]) | (count >= above[EXPIRY]):
         highs_swept = renew(above, high, close, new_high, last_swings[HIGH], tolerance, count)
-    if new_low or -low > below[TRIGGER] or count >= below[EXPIRY]:
+    if new_low | (-low > below[TRIGGER]) | (count >= below[EXPIRY]):
         lows_swept = renew(below, -low, -close, new_low, -last_swings[LOW], tolerance, count)
     out[0] = in_unit(above[POOL] - close, per_atr) if above[TOUCHES] > 0.0 else np.nan
     out[1] = above[TOUCHES]

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from features.families.breaks import DIRECTION
 from features.families.numeric import in_unit
 from features.families.shared import HISTORY
-from features.families.slots import BORN, MIDDLE, NEAREST, USED, ZONE_BARS, place, remove, settled, survey
+from features.families.slots import BORN, EXPIRY, MIDDLE, NEAREST, USED, ZONE_BARS, place, remove, strayed, survey
 from features.families.swings import HIGH_AT, LOW_AT, SIDE, SWING_BARS, SWING_WARMUP
 from features.kernels_cache import njit, njit_inlined
 from features.spec import Family, Feature
@@ -72,8 +72,9 @@ def candle_before(bodies: Slice, sign: float, near: Slice, back: int, count: int
 
 @njit_inlined
 def due(side: Slice, low: float, close: float, count: int) -> bool:
-    """Whether this bar changes anything about the blocks there are, or which is nearest."""
-    return low <= side[MITIGATING] or close < side[DEADLY] or not settled(side, close, count)
+    """Whether this bar changes anything about the blocks there are. Always so before the first `renew`."""
+    changes: bool = (low <= side[MITIGATING]) | (close < side[DEADLY]) | (count >= side[EXPIRY])
+    return changes
 
 
 @njit
@@ -151,6 +152,8 @@ def order_blocks(
         renew(bullish, low, close, count, lows[last - back], highs[last - back], count - back)
     elif due(bullish, low, close, count):
         renew(bullish, low, close, count, 0.0, 0.0, 0)
+    elif strayed(bullish, close):
+        survey(bullish, bullish[SLOTS:], SIZE, close)
     report(bullish, out[:3], close, per_atr, count)
     back = 0
     if last_break[DIRECTION] < 0.0:
@@ -159,6 +162,8 @@ def order_blocks(
         renew(bearish, -high, -close, count, -highs[last - back], -lows[last - back], count - back)
     elif due(bearish, -high, -close, count):
         renew(bearish, -high, -close, count, 0.0, 0.0, 0)
+    elif strayed(bearish, -close):
+        survey(bearish, bearish[SLOTS:], SIZE, -close)
     report(bearish, out[3:], -close, per_atr, count)
 
 

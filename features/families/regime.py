@@ -93,8 +93,8 @@ def both_indices(state: Slice, block: int, high: float, low: float, previous_hig
         state[young : young + ADX_STATE] = 0.0
     up = high - previous_high
     down = previous_low - low
-    plus = up if up > down and up > 0.0 else 0.0
-    minus = down if down > up and down > 0.0 else 0.0
+    plus = up if (up > down) & (up > 0.0) else 0.0
+    minus = down if (down > up) & (down > 0.0) else 0.0
     directional_index(state[young : young + ADX_STATE], plus, minus)
     return directional_index(state[old : old + ADX_STATE], plus, minus)
 

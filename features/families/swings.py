@@ -59,13 +59,13 @@ def last_swings(state: Slice, highs: Slice, lows: Slice, count: int) -> int:
         high = highs[pivot]
         older = max(highs[pivot - 1], highs[pivot - 2], highs[pivot - 3])
         newer = max(highs[pivot + 1], highs[pivot + 2], highs[pivot + 3])
-        if high > older and high >= newer:
+        if (high > older) & (high >= newer):
             state[HIGH] = high
             state[HIGH_AT] = count
         low = lows[pivot]
         older = min(lows[pivot - 1], lows[pivot - 2], lows[pivot - 3])
         newer = min(lows[pivot + 1], lows[pivot + 2], lows[pivot + 3])
-        if low < older and low <= newer:
+        if (low < older) & (low <= newer):
             state[LOW] = low
             state[LOW_AT] = count
     return 0
@@ -74,7 +74,8 @@ def last_swings(state: Slice, highs: Slice, lows: Slice, count: int) -> int:
 @njit_inlined
 def stands(confirmed_at: float, count: int) -> bool:
     """Whether a swing confirmed at bar `confirmed_at` (0: none) is still young enough."""
-    return confirmed_at > 0.0 and count - confirmed_at < SWING_BARS
+    young: bool = (confirmed_at > 0.0) & (count - confirmed_at < SWING_BARS)
+    return young
 
 
 @njit

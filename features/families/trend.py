@@ -95,8 +95,8 @@ def directional(
     """ADX and the directional indicators."""
     up = high - previous_high
     down = previous_low - low
-    state[PLUS] += ((up if up > down and up > 0.0 else 0.0) - state[PLUS]) * wilder_14
-    state[MINUS] += ((down if down > up and down > 0.0 else 0.0) - state[MINUS]) * wilder_14
+    state[PLUS] += ((up if (up > down) & (up > 0.0) else 0.0) - state[PLUS]) * wilder_14
+    state[MINUS] += ((down if (down > up) & (down > 0.0) else 0.0) - state[MINUS]) * wilder_14
     # DX means something once its averages have their first `period` values.
     if count > period:
         dx = 100.0 * ratio(abs(state[PLUS] - state[MINUS]), state[PLUS] + state[MINUS])
