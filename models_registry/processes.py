@@ -23,7 +23,13 @@ def free_port() -> int:
 
 
 def end_with_parent() -> None:
-    """In the child, before exec: ask Linux for SIGTERM when its parent dies, however the parent dies."""
+    """In the child, before exec: ask Linux for SIGTERM when its parent dies, however the parent dies.
+
+    What a parent ignores its children ignore too, also after exec. A process that a script starts in the background
+    ignores SIGINT, and Dagster makes SIGTERM what SIGINT is: so both are what they were made for again.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

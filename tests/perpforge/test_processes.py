@@ -36,6 +36,15 @@ def test_stop_ends_the_whole_group(tmp_path: Path) -> None:
     assert not alive
 
 
+def test_a_child_of_a_parent_that_ignores_signals_ends_all_the_same(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        child = Child.start("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / "log")
+        assert child.stop() == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_child_that_ended_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     child = Child.start("loser", [sys.executable, "-c", "raise SystemExit('no such luck')"], tmp_path / "log")
     child.process.wait()
