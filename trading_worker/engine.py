@@ -17,6 +17,7 @@ from trading_worker import optional_modules, sight, snapshots
 from trading_worker.decisions import Decided, PredictionLike, PredictorLike, decide
 from trading_worker.errors import SnapshotRefused, SwapRefused, WaveMalformed, WaveOutOfOrder
 from trading_worker.events import AnyEvent, BarRejected, BundleSwapped, WaveClosed, kind
+from trading_worker.hour_opens import HOUR_OPEN, HourOpens
 from trading_worker.screening import NEVER, no_bars, screen
 from trading_worker.settings import EngineSettings
 from trading_worker.snapshots import About, EngineState
@@ -71,6 +72,7 @@ class Engine:
         self._last = no_bars(len(self.symbols))
         self._note_last_times()
         self._owed: dict[tuple[int, int], float] = {}
+        self._hours = HourOpens(len(self.symbols))
         self.seen: dict[str, NDArray[np.float32]] = {}
         """What the models saw of each signal of the last wave, by position; see `sight`."""
 
@@ -109,6 +111,7 @@ class Engine:
         faults: list[AnyEvent] = [self._unknown(wave.time_ms, *bar) for bar in wave.unknown]
         moves: list[AnyEvent] = []
         late: list[tuple[str, int]] = []
+        self._charge_late(wave)
         for minute in wave.late:
             late += self._on_late(wave.time_ms, minute, faults, moves)
         screened = screen(MinuteBars(wave.time_ms, wave.rows, wave.bars), self.symbols, self._last)
@@ -173,6 +176,7 @@ class Engine:
         """Feed bars that were absent from an earlier wave; returns which. Their events are of the wave `time_ms`."""
         screened = screen(minute, self.symbols, self._last)
         faults += screened.events
+        self._hours.note(screened.rows, screened.bars)
         funding = np.full(len(self.symbols), np.nan)
         for row in screened.rows:
             funding[row] = self._owed.pop((int(row), minute.time_ms), np.nan)
@@ -185,6 +189,7 @@ class Engine:
 
     def _advance(self, wave: Wave, rows: NDArray[np.int64], bars: Bars) -> list[AnyEvent]:
         """Positions by this minute's bars. Funding of a minute without bar is kept until the bar comes late."""
+        self._hours.note(rows, bars)
         charged = np.flatnonzero(~np.isnan(wave.funding_now))
         if charged.size or self._owed:
             present = set(rows.tolist())
@@ -194,6 +199,20 @@ class Engine:
                     self._owed[row, wave.time_ms] = float(wave.funding_now[row])
         moves = self.positions.advance(wave.time_ms, rows, bars, wave.funding_now)
         return moves + self.positions.lose_silent(wave.time_ms)
+
+    def _charge_late(self, wave: Wave) -> None:
+        """Fundings of earlier minutes that are known only now: at the price of their own time, to who held then.
+
+        Where the bar of that minute is still to come the rate waits for it. A position that ended in between ended
+        without it, and so does one whose minute nobody has the price of.
+        """
+        for row, time_ms, rate in wave.late_funding:
+            minute_ms = time_ms // MINUTE_MS * MINUTE_MS
+            price = self._hours.at(row, minute_ms)
+            if price is not None:
+                self.positions.charge(row, minute_ms, rate * price)
+            elif self._last["open_time"][row] < minute_ms:
+                self._owed[row, minute_ms + MINUTE_MS - 1] = rate
 
     def _count(self, events: list[AnyEvent]) -> list[AnyEvent]:
         self.counters.update(kind(event) for event in events)
@@ -248,7 +267,8 @@ class Engine:
                 counters=dict(self.counters),
                 owed=[(row, time_ms, rate) for (row, time_ms), rate in sorted(self._owed.items())],
             ),
-            arrays | {"position": table.position, "detail": table.detail, "last": self._last},
+            arrays
+            | {"position": table.position, "detail": table.detail, "last": self._last, "hours": self._hours.table},
         )
 
     def snapshot(self) -> bytes:
@@ -271,7 +291,7 @@ class Engine:
             raise SnapshotRefused(
                 f"it is of DecisionSpec {about.decision_spec}, the bundle in force needs {self.decision_spec}"
             )
-        for name, dtype in (("position", POSITION), ("detail", DETAIL), ("last", BAR)):
+        for name, dtype in (("position", POSITION), ("detail", DETAIL), ("last", BAR), ("hours", HOUR_OPEN)):
             if name not in arrays or arrays[name].dtype != dtype:
                 raise SnapshotRefused(f"its {name} is not what this program keeps")
         state = self.state.blank()
@@ -280,6 +300,7 @@ class Engine:
         except (StateMismatch, KeyError) as error:
             raise SnapshotRefused(f"its feature state does not fit: {error}") from error
         self.state, self._last = state, arrays["last"].copy()
+        self._hours.table = arrays["hours"].copy()
         self.positions.load(Table(arrays["position"], arrays["detail"], about.names, tuple(about.costs)))
         self.time_ms = about.time_ms
         self._owed = {(row, time_ms): rate for row, time_ms, rate in about.owed}

@@ -233,6 +233,16 @@ class VirtualPositions:
             advance(part, self._bar_of, bars, funding_rate, self.cost_models[at])
             positions[slots] = part
 
+    def charge(self, row: int, minute_ms: int, amount: float) -> None:
+        """Charge a funding that became known late: `amount` per unit, to what was held when `minute_ms` began.
+
+        As on time, a position that was entered at that minute's open is not charged.
+        """
+        positions = self._position[: self._used]
+        held = (positions["outcome"] == OPEN) & (positions["symbol"] == row)
+        held &= (positions["opened_at"] != 0) & (positions["opened_at"] < minute_ms)
+        positions["funding"][held] += positions["direction"][held] * amount
+
     def lose_silent(self, time_ms: int) -> list[AnyEvent]:
         """Give up positions whose symbol went silent and whose expiry is long past. Events in order of `Key`."""
         if not self._slots:

@@ -40,6 +40,8 @@ class Wave:
         int64[S], when each symbol is charged next, -1 if not known.
     funding_now
         float64[S], the rate charged inside this minute, NaN where none is.
+    late_funding
+        (row, time, rate) of fundings that were charged in an earlier minute and became known only now, in order.
     absent
         Symbols that should have had a bar and did not (by the deadline, when live).
     late
@@ -58,6 +60,7 @@ class Wave:
     absent: tuple[str, ...] = ()
     late: tuple[MinuteBars, ...] = ()
     unknown: tuple[tuple[str, int], ...] = ()
+    late_funding: tuple[tuple[int, int, float], ...] = ()
 
     @staticmethod
     def of(

@@ -287,6 +287,7 @@ class Conductor:
             funding_now=funding.charged,
             absent=tuple(self.engine.symbols[row] for row in minute.absent.tolist()),
             late=minute.late,
+            late_funding=funding.late,
         )
 
     def _keep(self, wave: Wave) -> None:

@@ -28,20 +28,24 @@ Fetch = Callable[[str, int, int], Awaitable[Fundings]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FundingNow:
-    """For one wave, per symbol: the last rate known, when the next is due, what is charged now (NaN: nothing)."""
+    """For one wave, per symbol: the last rate known, when the next is due, what is charged now (NaN: nothing).
+
+    `late` are (row, time, rate) of what was charged in an earlier minute and was not known then, in order of time.
+    """
 
     rate: NDArray[np.float64]
     next_ms: NDArray[np.int64]
     charged: NDArray[np.float64]
+    late: tuple[tuple[int, int, float], ...]
 
 
 class FundingBook:
     """Fundings of all symbols as the waves go by.
 
-    A funding is charged at the wave of its minute; one that the venue settles late, at the first wave after it is
-    known. `start_ms`: close time of the last wave that the engine has had; what was charged by then is past. An engine
-    that goes on from a snapshot brings the `charged_until` of that time, by symbol: a funding before it that was not
-    known then is still to be charged.
+    A funding is charged at the wave of its minute; of one that the venue settles late the first wave after it is known
+    is told, with its time. `start_ms`: close time of the last wave that the engine has had; what was charged by then is
+    past. An engine that goes on from a snapshot brings the `charged_until` of that time, by symbol: a funding before it
+    that was not known then is still to be charged.
 
     Parameters
     ----------
@@ -93,13 +97,17 @@ class FundingBook:
         if time_ms >= self._valid_until:
             self._look_up(time_ms)
         charged = np.full(len(self._symbols), np.nan)
+        late: list[tuple[int, int, float]] = []
         for row, fundings in enumerate(self._fundings):
             if self._last_ms(row) > self._charged_until[row]:
-                due = between(fundings, int(self._charged_until[row]) + 1, time_ms + 1)
-                if due.size:
-                    charged[row] = due["funding_rate"].sum()
-                    self._charged_until[row] = due["funding_time"][-1]
-        return FundingNow(self._rate.copy(), self._next_ms.copy(), charged)
+                for due in between(fundings, int(self._charged_until[row]) + 1, time_ms + 1):
+                    self._charged_until[row] = due["funding_time"]
+                    if due["funding_time"] > time_ms - MINUTE_MS:
+                        charged[row] = due["funding_rate"]
+                    else:
+                        late.append((row, int(due["funding_time"]), float(due["funding_rate"])))
+        late.sort(key=lambda each: (each[1], each[0]))
+        return FundingNow(self._rate.copy(), self._next_ms.copy(), charged, tuple(late))
 
     async def _refresh(self, hour_ms: int, time_ms: int) -> None:
         """Ask for the fundings of a whole hour; again every minute while some that were due have not appeared."""

@@ -53,7 +53,7 @@ async def test_every_minute_of_two_days_is_told_what_history_is_told() -> None:
     assert venue.questions == (1 + 48) * len(symbols), "once for the load, and once an hour"
 
 
-async def test_a_rate_that_is_settled_late_is_charged_when_it_is_known() -> None:
+async def test_a_rate_that_is_settled_late_is_told_with_its_time_when_it_is_known() -> None:
     venue = Venue({"A": from_columns([0, LONGEST_MS], [0.1, 0.2])})
     venue.hidden_until[LONGEST_MS] = LONGEST_MS + 3 * MINUTE_MS
     book = FundingBook(("A",), venue.fetch, LONGEST_MS - 1)
@@ -61,10 +61,9 @@ async def test_a_rate_that_is_settled_late_is_charged_when_it_is_known() -> None
     told = []
     for minute in range(6):
         venue.now_ms = LONGEST_MS + (minute + 1) * MINUTE_MS - 1
-        told.append(float((await book.before(venue.now_ms)).charged[0]))
-    assert np.isnan(told[:3]).all()
-    assert told[3] == 0.2
-    assert np.isnan(told[4:]).all()
+        told.append(await book.before(venue.now_ms))
+    assert all(np.isnan(each.charged[0]) for each in told)
+    assert [each.late for each in told] == [(), (), (), ((0, LONGEST_MS, 0.2),), (), ()]
 
 
 async def test_what_was_not_yet_known_at_a_snapshot_is_charged_after_the_restart_and_what_was_is_not_again() -> None:
@@ -82,10 +81,11 @@ async def test_what_was_not_yet_known_at_a_snapshot_is_charged_after_the_restart
     again = FundingBook(("A", "B"), venue.fetch, snapshot_ms, book.charged_until)
     await again.load(0, snapshot_ms + 1)
     told = await again.before(snapshot_ms + MINUTE_MS)
-    assert np.isnan(told.charged[0])
-    assert told.charged[1] == 0.4
+    assert np.isnan(told.charged).all()
+    assert told.late == ((1, LONGEST_MS, 0.4),)
     told = await again.before(snapshot_ms + 2 * MINUTE_MS)
     assert np.isnan(told.charged).all()
+    assert told.late == ()
 
 
 async def test_questions_end_when_nothing_appears_and_a_silent_venue_is_named() -> None:
