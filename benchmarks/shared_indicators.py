@@ -35,7 +35,7 @@ SHARED_SPEC = FeatureSpec(
 """Whole families, so ours also computes what they hold besides: taker imbalance, the slopes' rings."""
 SPANS = (9, 21, 50, 200)
 RETURNS = (1, 5, 10, 20, 60)
-TICK = 1e-5
+TICK = 1e-8
 """A part of every price step that there is here."""
 
 

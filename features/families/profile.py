@@ -81,7 +81,9 @@ def bin_of(price: float, per_width: float) -> int:
 
 
 @njit_inlined
-def spread(bins: Slice, per_width: float, per_unit: float, high: float, low: float, volume: float, sign: float) -> float:
+def spread(
+    bins: Slice, per_width: float, per_unit: float, high: float, low: float, volume: float, sign: float
+) -> float:
     """Add a bar's volume to the bins that its range overlaps (sign 1), or take it away again (sign -1); their sum."""
     units = volume * per_unit
     start = low * per_width
