@@ -90,7 +90,7 @@ def spread(
     stop = high * per_width
     first = int(start)
     if stop <= start:
-        part = sign * np.floor(units)
+        part: float = sign * np.floor(units)
         bins[first & LAST_SLOT] += part
         return part
     density = units / (stop - start)
