@@ -186,6 +186,8 @@ def _documented(evidence: Evidence, column: int) -> Iterator[str]:
     for header in (*HEADERS, *(() if "\nSource: " in docstring else ("source",))):
         if not line.get(header):
             yield f"its line in the docstring of {module} has no {header}"
+    if line.get("unit", "–").strip("–") != feature.unit:
+        yield f"the docstring of {module} says unit {line['unit']}, it is {feature.unit or 'none'}"
     if line.get("warm-up", "").isdigit() and int(line["warm-up"]) != feature.warmup:
         yield f"the docstring of {module} says warm-up {line['warm-up']}, it is {feature.warmup}"
 

@@ -70,7 +70,7 @@ class Feature:
     version: int = 1
     """Raised whenever the same bars would give other numbers."""
     nan: bool = False
-    """Whether it may be NaN when warm, which is so only where the source lacks a column."""
+    """Whether it may be NaN when warm: where the source lacks a column, or there is nothing to measure."""
     required: bool = True
     """Whether a ready row waits for it. Not for what remembers too long to be waited for, nor for what may be NaN."""
     scale_free: bool = True

@@ -174,7 +174,7 @@ def train_win_classifier(
     extra = None
     if dynamic is not None and chosen is not None and chosen.served is not None:
         found = DynamicColumns(Path(dynamic), chosen.served, rows.decision_names)
-        extra = found.columns, found.run(rows.decision, _regimes_in_force(rows, config, regime))
+        extra = found.columns, found.run(rows.decision, regimes_in_force(rows, config, regime))
     data = WinRows.build(rows, split, latents, error, settings, extra)
     try:
         component = win_classifier.train(data, settings, folder, progress)
@@ -209,7 +209,7 @@ def train_dynamic_features(
     folder = _fresh(folder)
     settings = replace(config.dynamic or DynamicConfig(), seed=config.seed)
     split = split_of(rows, config)
-    component = dynamic_features.train(rows, split, settings, folder, _regimes_in_force(rows, config, regime))
+    component = dynamic_features.train(rows, split, settings, folder, regimes_in_force(rows, config, regime))
     predictor = None if regime is None else load_component(regime)
     record = of_labels(
         rows,
@@ -224,15 +224,22 @@ def train_dynamic_features(
     return _save(folder, msgspec.structs.replace(component, provenance=record))
 
 
-def _regimes_in_force(rows: TrainingSet, config: TrainingConfig, regime: str | Path | None) -> NDArray[np.int8] | None:
-    """What the worker takes for the regime on each row `[m]`; None where that is what the row says."""
+def regimes_in_force(rows: TrainingSet, config: TrainingConfig, regime: str | Path | None) -> NDArray[np.int8] | None:
+    """The regime in force on each row `[m]`, as the worker takes it; None where that is what the row says.
+
+    Rows of the time that the predictor in the folder `regime` has seen have none of its forecasts, which were fitted
+    to what they would foretell: there the row says it.
+    """
     component = None if regime is None else load_component(regime)
     if regime is None or component is None or component.served is None:
         return None
     model = RegimePredictor.load(Path(regime) / component.served)
     threshold = (config.regime or RegimeConfig()).threshold
     names = rows.decision_names
-    return in_force(rows.decision, names, model.run(rows.decision, rows.windows, names), threshold).state
+    probabilities = model.run(rows.decision, rows.windows, names)
+    if component.provenance is not None:
+        probabilities[rows.decided_at <= component.provenance.last_known_at] = np.nan
+    return in_force(rows.decision, names, probabilities, threshold).state
 
 
 def train_regime_predictor(

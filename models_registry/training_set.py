@@ -66,7 +66,7 @@ class TrainingSet:
     direction: NDArray[np.int8]
     """+1 long, -1 short."""
     kind: NDArray[np.uint8]
-    """Why it is a candidate: 1 rule signal, 2 event."""
+    """Why it is a candidate: 1 rule signal, 2 event, 3 hunt."""
     decided_at: NDArray[np.int64]
     """Close time of the decision's bar, ms."""
     known_at: NDArray[np.int64]
@@ -75,7 +75,7 @@ class TrainingSet:
     r: NDArray[np.float32]
     """Profit net of costs, in multiples of the initial risk."""
     weight: NDArray[np.float32]
-    """Uniqueness of the label."""
+    """Quality times uniqueness times recency (`features.labels.sample_weight`)."""
     source: NDArray[np.uint8]
     quality: NDArray[np.float32]
     symbol: NDArray[np.int32]

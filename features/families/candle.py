@@ -2,10 +2,10 @@
 
 | feature | formula | unit | range | warm-up | source |
 |---|---|---|---|---|---|
-| `body_fraction` | (close - open) / (high - low) | fraction of the range | ±1 | 1 | – |
-| `upper_wick_fraction` | (high - max(open, close)) / (high - low) | fraction of the range | 0..1 | 1 | – |
-| `lower_wick_fraction` | (min(open, close) - low) / (high - low) | fraction of the range | 0..1 | 1 | – |
-| `gap_fraction` | (open - previous close) / true range | fraction of the true range | ±1 | 2 | – |
+| `body_fraction` | (close - open) / (high - low) | fraction | ±1 | 1 | – |
+| `upper_wick_fraction` | (high - max(open, close)) / (high - low) | fraction | 0..1 | 1 | – |
+| `lower_wick_fraction` | (min(open, close) - low) / (high - low) | fraction | 0..1 | 1 | – |
+| `gap_fraction` | (open - previous close) / true range | fraction | ±1 | 2 | – |
 | `inside_bar` | 1 where the high is lower and the low higher than those before | – | 0, 1 | 2 | – |
 | `outside_bar` | 1 where the high is higher and the low lower than those before | – | 0, 1 | 2 | – |
 | `bar_{open,high,low,close}_move` | (that price - previous close) / ATR14 | ATR | ±100 | 160 | – |

@@ -46,8 +46,6 @@ BARS = 96
 """Bars of the window."""
 BLOCK_BARS = 96
 """The profile is made afresh at least this often, by the clock."""
-WIDEST, NARROWEST = 1 / 16, 1 / 32
-"""Width of a bin as a fraction of the window's range: not above the first, above the second."""
 LEVEL_BARS = 4
 """The point of control and the value area are found again at the first bar of every so many of the clock."""
 LEAST_RANGE = 2.0**-30

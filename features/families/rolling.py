@@ -10,7 +10,7 @@ so its result is one combination of two, nothing is ever subtracted, and it is a
 been taken afresh: no drift, no cancellation when a large value leaves, and NaN in a window for exactly
 as long as the window holds one. When a block is full its rows are turned into running results in
 place (`fold_*`), which is N steps once in N bars. Row N stays the empty result. Until the first block
-is full the result is that of the bars that there are.
+is full a sum is that of the bars that there are; spreads and extremes are not to be used before.
 
 A state of N rows, each of `width` numbers, is `(N + 2) * width` long: the current block's result first,
 then N + 1 rows. `phase` is the bar's place in its block, `(count - 1) % N`.

@@ -5,9 +5,9 @@
 | `atr_14_fraction` | ATR14 / close | fraction | >= 0 | 160 | Wilder (1978) |
 | `bollinger_position_20` | (close - mean20) / (2 deviation20) | – | ±2.2 | 20 | Bollinger (2001) |
 | `bollinger_width_20` | 4 deviation20 / mean20 | fraction | >= 0 | 20 | Bollinger (2001) |
-| `realised_volatility_20` | √(mean of 20 r²) | fraction a bar | >= 0 | 21 | – |
-| `parkinson_volatility_20` | √(mean of 20 h² / (4 ln 2)) | fraction a bar | >= 0 | 20 | Parkinson (1980) |
-| `garman_klass_volatility_20` | √(mean of 20 (h²/2 - (2 ln 2 - 1) c²)) | fraction a bar | >= 0 | 20 | Garman, Klass |
+| `realised_volatility_20` | √(mean of 20 r²) | fraction | >= 0 | 21 | – |
+| `parkinson_volatility_20` | √(mean of 20 h² / (4 ln 2)) | fraction | >= 0 | 20 | Parkinson (1980) |
+| `garman_klass_volatility_20` | √(mean of 20 (h²/2 - (2 ln 2 - 1) c²)) | fraction | >= 0 | 20 | Garman, Klass |
 | `volatility_ratio` | √(mean of 8 r² / mean of 48 r²) | – | 0..2.45 | 49 | – |
 | `range_ratio` | mean range of 8 bars / mean range of 48 | – | 0..6 | 48 | – |
 

@@ -122,7 +122,7 @@ class TestCheats:
     def test_a_feature_that_peeks_is_caught_by_poison(
         self, walk: Bars, garbage: Callable[[Bars], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Each kind of garbage must do, except a mere delay: what peeks at prices does not see the time.
+        # Each kind of garbage must do by itself.
         monkeypatch.setattr(proofs, "GARBAGE", (garbage,))
         caught = proofs.poison(peeking, SPEC.names, walk, cut_points(walk.size, 50))
         assert [failure.feature for failure in caught] == ["return_1"]

@@ -18,6 +18,7 @@ import talib
 from numpy.typing import NDArray
 
 from features import compute
+from features.default import SPEC
 from market import bars as market_bars
 from market.bars import Bars, resample
 from tests.features.series_kernels import KERNELS
@@ -174,6 +175,15 @@ def test_agrees_with_ta_lib(shared_data: Path, name: str, file: str) -> None:
     assert np.isfinite(expected).all()
     error = np.abs(found - expected) / np.maximum(np.abs(expected), feature.scale)
     assert error.max() <= TOLERANCE, (int(error.argmax()) + start, found[error.argmax()], expected[error.argmax()])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.partition("-")[0])
+def test_the_place_in_the_range_is_that_of_williams(shared_data: Path, file: str) -> None:
+    bars = resample(market_bars.read(shared_data / "klines" / file), "5m")
+    market = Market(bars)
+    found = compute(bars, SPEC)[47:, SPEC.index("range_position_48")]
+    expected = 1.0 + talib.WILLR(market.high, market.low, market.close, 48)[47:] / 100.0
+    assert np.abs(found - expected).max() <= TOLERANCE
 
 
 def test_only_what_ta_lib_lacks_is_missing_from_the_table() -> None:

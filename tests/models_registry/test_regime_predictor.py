@@ -28,7 +28,14 @@ from models_registry.regime_predictor import (
     transitions,
 )
 from models_registry.runtime import Predictor
-from models_registry.training import TrainingConfig, assemble, load_component, train_bundle, train_regime_predictor
+from models_registry.training import (
+    TrainingConfig,
+    assemble,
+    load_component,
+    regimes_in_force,
+    train_bundle,
+    train_regime_predictor,
+)
 from models_registry.training_set import TrainingSet, concatenate
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL
@@ -133,6 +140,20 @@ class TestTraining:
         assert record.last_known_at < start + (end - start) / 2
         assert record.rows == record.splits["fit"] + record.splits["validation"]
         assert record.data_hash == rows.data_hash
+
+    def test_what_is_trained_after_it_meets_no_forecast_of_the_time_that_it_has_seen(
+        self, skilled: tuple[TrainingSet, Path, Component]
+    ) -> None:
+        rows, folder, component = skilled
+        assert component.provenance is not None
+        seen = rows.decided_at <= component.provenance.last_known_at
+        always = replace(CONFIG, regime=replace(CONFIG.regime or RegimeConfig(), threshold=0.0))
+        found = regimes_in_force(rows, always, folder)
+        assert found is not None
+        own = in_force(rows.decision, rows.decision_names, None, 0.0).state
+        np.testing.assert_array_equal(found[seen], own[seen])
+        assert 0.2 < seen.mean() < 0.8
+        assert (found[~seen] != own[~seen]).any()
 
     @settings(max_examples=30, deadline=None, derandomize=True)
     @given(st.floats(0.2, 1.0), st.floats(0.1, 0.9), st.integers(0, 12))
