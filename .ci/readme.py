@@ -102,6 +102,8 @@ def main(path: str) -> int:
     if not found:
         print(f"{path} has no command to run")
         return 1
+    # A script that runs this in the background has it ignore SIGINT, and what is ignored stays so in every child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for command in found:
         print(f"\n$ {command.line}", flush=True)
         started = time.monotonic()
