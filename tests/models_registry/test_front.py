@@ -1,0 +1,194 @@
+"""Questions that are asked one at a time and answered in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models_registry.errors import InputRejected
+from models_registry.front import Answer, FrontClosed, PredictionFront, Question
+from models_registry.runtime import Prediction, Predictor
+from models_registry.training import TrainedBundle
+from models_registry.training_set import TrainingSet
+
+WAIT_S = 5.0
+"""Never waited for: what should be sent at once is, or the test's own limit ends it."""
+
+
+def question(rows: TrainingSet, index: int) -> Question:
+    return Question(
+        rows.decision[index],
+        rows.windows[index],
+        int(rows.direction[index]),
+        int(rows.kind[index]),
+        float(rows.quality[index]),
+    )
+
+
+class Recorded:
+    """A predictor that answers with the first column, fails where it is NaN, and can be held up."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.threads: set[int] = set()
+        self.free = threading.Event()
+        self.free.set()
+
+    def predict(self, decision, windows, index, direction, *, kind=None, quality=None):  # type: ignore[no-untyped-def]
+        self.free.wait(30)
+        self.sizes.append(len(decision))
+        self.threads.add(threading.get_ident())
+        if np.isnan(decision[:, 0]).any():
+            raise RuntimeError(f"cannot stand {decision[:, 0]}")
+        error = np.zeros(len(decision), np.float32)
+        return Prediction(error, error, error > 0, decision[:, 0] * direction)
+
+
+def small(value: float, direction: int = 1) -> Question:
+    return Question(np.array([value, 0.0], np.float32), np.zeros((2, 5), np.float32), direction)
+
+
+async def test_questions_asked_together_are_one_batch_and_each_has_its_own_answer() -> None:
+    runtime = Recorded()
+    async with PredictionFront(runtime, most_wait_s=WAIT_S) as front:
+        found = await asyncio.gather(*(front.predict(small(i)) for i in range(20)))
+    assert [answer.win_probability for answer in found] == list(range(20))
+    assert runtime.sizes == [20]
+    assert runtime.threads.isdisjoint({threading.get_ident()})
+    assert (front.batches, front.answered) == (1, 20)
+
+
+async def test_a_full_batch_waits_for_nobody() -> None:
+    runtime = Recorded()
+    async with PredictionFront(runtime, most_wait_s=WAIT_S, quiet_s=WAIT_S) as front:
+        found = await asyncio.wait_for(asyncio.gather(*(front.predict(small(i)) for i in range(64))), WAIT_S / 2)
+    assert len(found) == 64
+    assert runtime.sizes == [32, 32]
+
+
+async def test_a_batch_that_never_has_quiet_goes_when_its_oldest_has_waited_long_enough() -> None:
+    runtime = Recorded()
+    front = PredictionFront(runtime, most_wait_s=0.05, quiet_s=0.04)
+    async with front:
+        tasks = []
+        while not front.batches:
+            tasks.append(asyncio.create_task(front.predict(small(1))))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*tasks)
+    assert 1 < runtime.sizes[0] < 32
+
+
+async def test_switched_off_every_question_is_a_batch() -> None:
+    runtime = Recorded()
+    async with PredictionFront(runtime, batched=False) as front:
+        await asyncio.gather(*(front.predict(small(i)) for i in range(5)))
+    assert runtime.sizes == [1] * 5
+
+
+async def test_who_asks_what_cannot_be_answered_gets_the_error_and_nobody_else() -> None:
+    runtime = Recorded()
+    other = Question(np.zeros(3, np.float32), np.zeros((2, 5), np.float32), 1)
+    async with PredictionFront(runtime, most_wait_s=WAIT_S) as front:
+        asked = [small(1), small(float("nan")), other, small(2, -1)]
+        found = await asyncio.gather(*(front.predict(each) for each in asked), return_exceptions=True)
+    assert found[0] == Answer(1.0, 0.0, False)
+    assert isinstance(found[1], RuntimeError)
+    assert found[2] == Answer(0.0, 0.0, False)  # of another shape: alone, this runtime takes it
+    assert found[3] == Answer(-2.0, 0.0, False)
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_others_their_answers() -> None:
+    runtime = Recorded()
+    runtime.free.clear()
+    async with PredictionFront(runtime, most_rows=4, most_wait_s=WAIT_S, quiet_s=WAIT_S) as front:
+        running = [asyncio.create_task(front.predict(small(i))) for i in range(4)]
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(front.predict(small(i))) for i in range(4, 7)]
+        await asyncio.sleep(0)
+        running[1].cancel()
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+        more = [asyncio.create_task(front.predict(small(i))) for i in range(7, 9)]
+        runtime.free.set()
+        found = await asyncio.gather(*running, *waiting[1:], *more, return_exceptions=True)
+    assert isinstance(found[1], asyncio.CancelledError)
+    assert [answer.win_probability for answer in found if isinstance(answer, Answer)] == [0, 2, 3, 5, 6, 7, 8]
+    assert sum(runtime.sizes) == 8  # the one that only waited was never asked
+
+
+async def test_closing_answers_what_runs_and_fails_what_waits() -> None:
+    runtime = Recorded()
+    runtime.free.clear()
+    front = PredictionFront(runtime, most_rows=2, most_wait_s=WAIT_S, quiet_s=WAIT_S)
+    running = [asyncio.create_task(front.predict(small(i))) for i in range(2)]
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(front.predict(small(7)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(front.aclose())
+    with pytest.raises(FrontClosed):
+        await asyncio.wait_for(waiting, WAIT_S)
+    assert not closing.done()
+    runtime.free.set()
+    await asyncio.wait_for(closing, WAIT_S)
+    assert [(await task).win_probability for task in running] == [0, 1]
+    with pytest.raises(FrontClosed):
+        await front.predict(small(1))
+
+
+async def test_the_loop_goes_on_while_a_batch_is_predicted() -> None:
+    runtime = Recorded()
+    runtime.free.clear()
+    async with PredictionFront(runtime, batched=False) as front:
+        task = asyncio.create_task(front.predict(small(1)))
+        for _ in range(1000):  # would never be reached if the loop stood still: the runtime is held up
+            await asyncio.sleep(0)
+        assert front.batches == 1
+        assert not task.done()
+        runtime.free.set()
+        assert (await task).win_probability == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(40)), most_rows=st.integers(1, 33))
+def test_an_answer_is_the_same_bits_whoever_it_was_asked_with(
+    order: list[int], most_rows: int, trained: TrainedBundle, planted_set: TrainingSet
+) -> None:
+    async def ask(predictor: Predictor) -> dict[int, Answer]:
+        async with PredictionFront(predictor, most_rows=most_rows) as front:
+            found = await asyncio.gather(*(front.predict(question(planted_set, index)) for index in order))
+        return dict(zip(order, found, strict=True))
+
+    with Predictor.load(trained.folder) as predictor:
+        index = np.arange(40)
+        whole = predictor.predict(
+            planted_set.decision[:40],
+            planted_set.windows[:40],
+            index,
+            planted_set.direction[:40],
+            kind=planted_set.kind[:40],
+            quality=planted_set.quality[:40],
+        )
+        found = asyncio.run(ask(predictor))
+    assert [found[row].win_probability for row in range(40)] == whole.win_probability.tolist()
+    assert [found[row].reconstruction_error for row in range(40)] == whole.reconstruction_error.tolist()
+
+
+async def test_a_row_that_does_not_fit_the_bundle_is_refused_alone(
+    trained: TrainedBundle, planted_set: TrainingSet
+) -> None:
+    good = question(planted_set, 0)
+    with Predictor.load(trained.folder) as predictor:
+        async with PredictionFront(predictor) as front:
+            found = await asyncio.gather(
+                front.predict(good),
+                front.predict(replace(good, decision=good.decision[:-1])),
+                return_exceptions=True,
+            )
+    assert isinstance(found[0], Answer)
+    assert isinstance(found[1], InputRejected)
