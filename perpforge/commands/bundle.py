@@ -99,6 +99,30 @@ def show(
 
 
 @bundle_app.command()
+def diff(
+    one: Annotated[str, typer.Argument(help="a version number, champion or challenger")],
+    other: Annotated[str, typer.Argument(help="the version it is compared with")],
+    home: Home = DEFAULT_HOME,
+    uri: TrackingUri = "",
+) -> None:
+    """What differs between two bundles: columns, terms, data, models, scores and parameters, a line each."""
+    from models_registry.difference import differences
+    from models_registry.runtime import read_manifest
+
+    with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
+        versions = [_resolve(registry, version) for version in (one, other)]
+        manifests = [
+            read_manifest(registry.download(version, Path(folder) / f"{place}-{version}"))
+            for place, version in enumerate(versions)
+        ]
+    found = differences(*manifests)
+    for each in found:
+        typer.echo(f"{each.where}: {each.one} → {each.other}")
+    if not found:
+        typer.echo(f"bundles {versions[0]} and {versions[1]} are the same")
+
+
+@bundle_app.command()
 def verify(version: Version = "champion", home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
     """Download a bundle and check its hashes, DecisionSpec and golden outputs."""
     from models_registry.errors import BundleRejected
