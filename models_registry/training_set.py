@@ -38,11 +38,26 @@ TYPES: dict[str, Any] = {
     "source": np.uint8,
     "quality": np.float32,
     "symbol": np.int32,
+    "return_ahead": np.float32,
+    "reach_below": np.float32,
+    "reach_above": np.float32,
+    "path_known_at": np.int64,
     "unlabelled_windows": np.float32,
     "unlabelled_at": np.int64,
     "unlabelled_states": np.float32,
     "unlabelled_ahead": np.int8,
+    "unlabelled_return": np.float32,
+    "unlabelled_below": np.float32,
+    "unlabelled_above": np.float32,
+    "unlabelled_known_at": np.int64,
 }
+
+PATHS = {
+    "return_ahead": "unlabelled_return",
+    "reach_below": "unlabelled_below",
+    "reach_above": "unlabelled_above",
+}
+"""Path targets: of the labelled rows, and of the unlabelled ones."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,25 +95,43 @@ class TrainingSet:
     quality: NDArray[np.float32]
     symbol: NDArray[np.int32]
     """Index into `symbols`."""
+    return_ahead: NDArray[np.float32]
+    """Where the price went within the horizon, in ATR (`features.path_targets`), like `reach_below` and `reach_above`,
+    how far it went in either direction; NaN where the path is not known."""
+    reach_below: NDArray[np.float32]
+    reach_above: NDArray[np.float32]
+    path_known_at: NDArray[np.int64]
+    """When the path was known, ms; 0 where it is not."""
     unlabelled_windows: NDArray[np.float32]
     unlabelled_at: NDArray[np.int64]
     unlabelled_states: NDArray[np.float32]
     """`[u, 8]` what `features.regime_inputs` reads of the decision rows that the windows end at; NaN where unknown."""
     unlabelled_ahead: NDArray[np.int8]
     """`[u]` the regime `HORIZON_MS` later; -1 where the bars do not tell."""
+    unlabelled_return: NDArray[np.float32]
+    """`[u]` `return_ahead` of the row that the window ends at; so are `unlabelled_below` and `unlabelled_above`."""
+    unlabelled_below: NDArray[np.float32]
+    unlabelled_above: NDArray[np.float32]
+    unlabelled_known_at: NDArray[np.int64]
+    """`[u]` `path_known_at` of that row."""
     symbols: tuple[str, ...]
     decision_spec_id: str
     decision_names: tuple[str, ...]
 
     @classmethod
     def of(cls, **values: Any) -> TrainingSet:
-        """A training set from anything array-like, sorted; the unlabelled windows may be left out."""
+        """A training set from anything array-like, sorted; the unlabelled windows and the paths may be left out."""
         width = np.shape(values["windows"])[1:]
         values.setdefault("unlabelled_windows", np.empty((0, *width)))
         values.setdefault("unlabelled_at", [])
         count = len(values["unlabelled_at"])
         values.setdefault("unlabelled_states", np.full((count, len(STATES)), np.nan))
         values.setdefault("unlabelled_ahead", np.full(count, -1))
+        for labelled, unlabelled in PATHS.items():
+            values.setdefault(labelled, np.full(len(values["decided_at"]), np.nan))
+            values.setdefault(unlabelled, np.full(count, np.nan))
+        values.setdefault("path_known_at", np.zeros(len(values["decided_at"])))
+        values.setdefault("unlabelled_known_at", np.zeros(count))
         arrays = {name: np.ascontiguousarray(values.pop(name), dtype=kind) for name, kind in TYPES.items()}
         result = cls(
             **arrays,

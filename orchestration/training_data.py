@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.barriers import TradePlan
 from features.history import DecisionHistory
 from features.labels import sample_weight, uniqueness
+from features.path_targets import PATH_TARGET, PathTargets, path_targets
 from features.regime_inputs import HORIZON_MS, regime_states
+from market.bars import Bars
 from market.lake import Lake
 from models_registry.training_set import HISTORY as FROM_HISTORY
 from models_registry.training_set import LIVE as FROM_LIVE
-from models_registry.training_set import TrainingSet
+from models_registry.training_set import PATHS, TrainingSet
 from orchestration.label_store import LIVE
 
 FOLDER = "training"
@@ -40,11 +44,20 @@ class Joined:
     """Labels whose decision row is not in the stored klines: ingest their days."""
 
 
-def join(lake: Lake, history: DecisionHistory, max_windows: int, half_life_days: float | None = None) -> Joined:
+def join(
+    lake: Lake,
+    history: DecisionHistory,
+    max_windows: int,
+    half_life_days: float | None = None,
+    *,
+    bars: Mapping[str, Bars] | None = None,
+    plan: TradePlan | None = None,
+) -> Joined:
     """The labels of the lake with their decision rows and windows, and windows without labels, evenly spaced.
 
     Labels of history and live ones are weighed by one rule (`features.labels.sample_weight`): uniqueness over all of
-    them together, recency from the newest of them.
+    them together, recency from the newest of them. Both kinds of rows get the path of the price over the horizon of
+    `plan` from the 1m `bars` that `history` was made of; without bars no path is known.
     """
     start = int(history.time[0]) if len(history) else 0
     labels = lake.query(_LABELS, (start,))
@@ -59,6 +72,8 @@ def join(lake: Lake, history: DecisionHistory, max_windows: int, half_life_days:
     unlabelled = np.flatnonzero(history.ready)
     # Twice what is fitted: the later part of them judges.
     unlabelled = unlabelled[np.linspace(0, len(unlabelled) - 1, min(len(unlabelled), 2 * max_windows)).astype(np.int64)]
+    horizon = (plan or TradePlan()).horizon_minutes
+    followed, unfollowed = (_paths(history, bars or {}, index, horizon) for index in (row[kept], unlabelled))
     rows = TrainingSet.of(
         decision=history.decision[row[kept]],
         windows=history.windows(row[kept]),
@@ -73,11 +88,30 @@ def join(lake: Lake, history: DecisionHistory, max_windows: int, half_life_days:
         unlabelled_at=history.time[unlabelled],
         unlabelled_states=regime_states(history.decision[unlabelled], history.spec.names),
         unlabelled_ahead=_regimes_ahead(history, unlabelled),
+        **{name: followed[name] for name in PATHS},
+        path_known_at=followed["known_at"],
+        **{name: unfollowed[target] for target, name in PATHS.items()},
+        unlabelled_known_at=unfollowed["known_at"],
         symbols=history.symbols,
         decision_spec_id=history.spec.id,
         decision_names=history.spec.names,
     )
     return Joined(rows, int(live[kept].sum()), int((~kept).sum()))
+
+
+def _paths(
+    history: DecisionHistory, bars: Mapping[str, Bars], index: NDArray[np.int64], horizon_minutes: int
+) -> PathTargets:
+    """What came after each of the rows `index`, `[m]` of `PATH_TARGET`."""
+    found = np.zeros(len(index), dtype=PATH_TARGET)
+    for name in PATHS:
+        found[name] = np.nan
+    for number, symbol in enumerate(history.symbols):
+        mine = np.flatnonzero(history.symbol[index] == number)
+        if symbol in bars and mine.size:
+            rows = index[mine]
+            found[mine] = path_targets(bars[symbol], history.time[rows], history.atr[rows], horizon_minutes)
+    return found
 
 
 def _regimes_ahead(history: DecisionHistory, index: NDArray[np.int64]) -> NDArray[np.int8]:

@@ -42,7 +42,9 @@ def training_set(
     store = lake.open()
     learnable = count_learnable(store)  # before they are read: what comes in meanwhile is new for the next training
     history = read_history(store, training.history_days)
-    joined = training_data.join(store, history.rows, training.max_windows, training.half_life())
+    joined = training_data.join(
+        store, history.rows, training.max_windows, training.half_life(), bars=history.bars, plan=training.plan()
+    )
     if joined.unmatched:
         context.log.warning("%d labels have no decision row: their days are not in the klines", joined.unmatched)
     path = training_data.store(store, joined.rows, learnable)

@@ -23,7 +23,9 @@ def windows_of(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.stack([opened, high, low, close, volume], axis=-1).astype(np.float32)
 
 
-def training_set(rows: int = 2400, edge: float = 1.2, seed: int = 3, days: float = 20.0) -> TrainingSet:
+def training_set(
+    rows: int = 2400, edge: float = 1.2, seed: int = 3, days: float = 20.0, windows: int = 3000
+) -> TrainingSet:
     """Candidates evenly over `days`; the chance of a win follows direction times feature 0, by `edge`."""
     rng = np.random.default_rng(seed)
     decision = rng.standard_normal((rows, len(NAMES))).astype(np.float32)
@@ -34,7 +36,7 @@ def training_set(rows: int = 2400, edge: float = 1.2, seed: int = 3, days: float
     # Unknown values, some of which say something, reach the trees as they are.
     decision[rng.random(decision.shape) < 0.05] = np.nan
     decided_at = START + np.linspace(0, days * 24 * HOUR, rows).astype(np.int64) // 300_000 * 300_000
-    spread = np.sort(START + rng.integers(0, int(days * 24 * HOUR), 3000))
+    spread = np.sort(START + rng.integers(0, int(days * 24 * HOUR), windows))
     return TrainingSet.of(
         decision=decision,
         windows=windows_of(rows, rng),
@@ -49,7 +51,7 @@ def training_set(rows: int = 2400, edge: float = 1.2, seed: int = 3, days: float
         quality=np.clip(0.5 + 0.2 * decision[:, 0] * direction, 0, 1),
         symbol=rng.integers(0, 4, rows),
         symbols=("ADAUSDT", "BTCUSDT", "ETHUSDT", "SOLUSDT"),
-        unlabelled_windows=windows_of(3000, rng),
+        unlabelled_windows=windows_of(windows, rng),
         unlabelled_at=spread,
         decision_spec_id=SPEC_ID,
         decision_names=NAMES,

@@ -48,7 +48,7 @@ CONFIG = replace(SMALL, regime=RegimeConfig())
 @cache
 def market(edge: float, seed: int = 5, rows: int = ROWS) -> TrainingSet:
     """Rows whose regime an hour later is the present one more often than not, and by `edge` what the ADX says."""
-    base = planted.training_set(rows=400)
+    base = planted.training_set(rows=400, windows=rows)
     random = np.random.default_rng(seed)
     at = np.sort(planted.START + random.integers(0, 20 * 24 * planted.HOUR, rows)) // 300_000 * 300_000
     states = np.abs(random.normal(1, 0.3, (rows, len(STATES)))).astype(np.float32)

@@ -207,3 +207,25 @@ def test_a_stored_set_is_found_by_its_hash_and_as_the_current_one(lake: Lake, hi
     training_data.store(lake, fewer)
     assert training_data.load(lake).data_hash == fewer.data_hash
     assert training_data.load(lake, rows.data_hash).data_hash == rows.data_hash
+
+
+def test_the_training_set_has_the_paths_of_its_rows(lake: Lake, history: History, table: LabelTable) -> None:
+    """A row that expired knows its return from its label; every path is that of the row's own symbol."""
+    store_history_labels(lake, history, TrainingSettings())
+    plan = TrainingSettings().plan()
+    rows = training_data.join(lake, history.rows, 100, bars=history.bars, plan=plan).rows
+    assert np.isnan(join(lake, history).rows.return_ahead).all(), "without bars none is known"
+    known = rows.path_known_at > 0
+    assert known.mean() > 0.8
+    assert np.array_equal(known, np.isfinite(rows.return_ahead))
+    assert (rows.path_known_at[known] == rows.decided_at[known] + plan.horizon_minutes * 60_000).all()
+    assert (rows.known_at[known] <= rows.path_known_at[known]).all()
+    for at in np.flatnonzero(known)[::97]:
+        name, time = rows.symbols[rows.symbol[at]], rows.decided_at[at]
+        here = (history.rows.time == time) & (history.rows.symbol == history.rows.symbols.index(name))
+        bars = history.bars[name]
+        after = bars[(bars["open_time"] > time) & (bars["close_time"] <= rows.path_known_at[at])]
+        reach = (after["high"].max() - after["open"][0]) / history.rows.atr[here][0]
+        assert rows.reach_above[at] == pytest.approx(reach, rel=1e-5, abs=1e-6)
+    assert np.isfinite(rows.unlabelled_above).mean() > 0.8
+    assert (rows.unlabelled_known_at[np.isfinite(rows.unlabelled_above)] > 0).all()
