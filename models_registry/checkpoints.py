@@ -214,14 +214,15 @@ class Fitted:
 def fit(
     network: Any,
     rows: Rows,
-    validation: Rows,
+    validation: Rows | None,
     plan: FitPlan,
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[int, Fitted], None] = lambda epoch, fitted: None,
 ) -> Fitted:
     """Fit the compiled `network` epoch by epoch, from its checkpoint where there is one, until it gets no better.
 
-    `on_epoch(done, fitted)` is called when the epoch is on disk. The network ends with the weights of its best epoch.
+    `on_epoch(done, fitted)` is called when the epoch is on disk. The network ends with the weights of its best epoch;
+    without validation rows it goes through all epochs, and the last is the best.
     The checkpoint stays: its owner discards it when everything that follows (the export) is done.
     """
     optimizer = network.optimizer
@@ -241,18 +242,12 @@ def fit(
         history = network.fit(
             part.inputs, part.targets, sample_weight=part.weights, batch_size=plan.batch, shuffle=False, verbose=0
         ).history
-        loss = network.evaluate(
-            validation.inputs,
-            validation.targets,
-            sample_weight=validation.weights,
-            batch_size=VALIDATION_BATCH,
-            verbose=0,
-            return_dict=True,
-        )["loss"]
         fitted.curves["fit"].append(float(history["loss"][0]))
-        fitted.curves["validation"].append(float(loss))
-        if loss < fitted.best:
-            fitted.best, fitted.best_epoch = float(loss), epoch
+        loss = math.nan if validation is None else _loss(network, validation)
+        if validation is not None:
+            fitted.curves["validation"].append(loss)
+        if validation is None or loss < fitted.best:
+            fitted.best, fitted.best_epoch = loss, epoch
             best = network_state("best", network)
         if checkpoint is not None:
             record = {"curves": fitted.curves, "best": fitted.best, "best_epoch": fitted.best_epoch}
@@ -260,6 +255,18 @@ def fit(
         on_epoch(epoch + 1, fitted)
     restore_network(best, "best", network)
     return fitted
+
+
+def _loss(network: Any, rows: Rows) -> float:
+    found = network.evaluate(
+        rows.inputs,
+        rows.targets,
+        sample_weight=rows.weights,
+        batch_size=VALIDATION_BATCH,
+        verbose=0,
+        return_dict=True,
+    )
+    return float(found["loss"])
 
 
 def _taken_up(checkpoint: Checkpoint, state: TrainingState, network: Any) -> tuple[Fitted, Arrays]:

@@ -18,6 +18,7 @@ SCHEMA = 1
 """Raised when a reader of the old layout would misunderstand the new one."""
 
 AUTOENCODER = "structure_autoencoder"
+FEATURE_NETWORK = "feature_network"
 WIN = "win_classifier"
 DYNAMIC = "dynamic_features"
 """Optional: only in bundles that were trained with them."""
