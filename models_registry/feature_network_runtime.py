@@ -87,7 +87,7 @@ class NetworkParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 def size_of(move: NDArray[np.floating]) -> Float32:
     """The size of a move in ATR as it is learnt, `log(1 + |move|)`: a few runaway markets must not decide."""
-    return np.log1p(np.abs(move)).astype(np.float32)
+    return np.asarray(np.log1p(np.abs(move)), dtype=np.float32)
 
 
 def normalise(decision: Float32, parameters: NetworkParameters, out: Float32 | None = None) -> Float32:
@@ -95,7 +95,7 @@ def normalise(decision: Float32, parameters: NetworkParameters, out: Float32 | N
 
     `out` is written to and returned when given.
     """
-    width, limit = decision.shape[1], np.float32(parameters.clip)
+    width, limit = decision.shape[1], parameters.clip
     if out is None:
         out = np.empty((len(decision), width + len(parameters.flags)), dtype=np.float32)
     scaled = out[:, :width]
@@ -165,7 +165,7 @@ class FeatureNetwork:
     def run(self, decision: Float32) -> Float32:
         """Features `[k, 32]` of decision rows `[k, D]`; a row's result does not depend on the other rows."""
         if decision.shape[1:] != (len(self._names),):
-            raise InputRejected(f"decision rows have {decision.shape[1:]} columns, the bundle's {len(self._names)}")
+            raise InputRejected(f"decision rows have {decision.shape[-1]} columns, the bundle's {len(self._names)}")
         if self._session is None:
             return plain_features(decision, self._names)
         if len(decision) > len(self._buffer):
