@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 FP32 = "tflite_fp32"
 INT8 = "tflite_int8"
+INT8_IO = "tflite_int8_io"
+"""INT8 that also takes and gives int8, for who quantises elsewhere; it is not served."""
 FORMATS = (FP32, INT8)
 
 SMALLEST_BYTES = 1024
@@ -119,7 +121,7 @@ def main(arguments: Sequence[str]) -> None:
         failed = None
         try:
             path.write_bytes(_to_tflite(model, representative, name))
-            failed = _try(path, representative[:64])
+            failed = _try(path, representative[:64], name)
         except (ValueError, RuntimeError, TypeError, OSError) as error:
             failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         sys.stdout.write(json.dumps({"format": name, "failed": failed}) + "\n")
@@ -130,20 +132,22 @@ def _to_tflite(model: object, representative: NDArray[np.float32], name: str) ->
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    if name == INT8:
+    if name in (INT8, INT8_IO):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([row[None]] for row in representative)
         # Float input and output: quantising in numpy is slower than in the graph.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if name == INT8_IO:
+            converter.inference_input_type = converter.inference_output_type = tf.int8
     elif name != FP32:
-        raise ValueError(f"unknown format {name}, known are {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {name}, known are {', '.join((*FORMATS, INT8_IO))}")
     return bytes(converter.convert())
 
 
-def _try(path: Path, rows: NDArray[np.float32]) -> str | None:
-    from models_registry.sessions import TfliteSession
+def _try(path: Path, rows: NDArray[np.float32], name: str) -> str | None:
+    from models_registry.sessions import TfliteSession, run_integers
 
-    outputs = TfliteSession(path).run(rows)
+    outputs = run_integers(path, rows) if name == INT8_IO else TfliteSession(path).run(rows)
     return None if all(np.isfinite(values).all() for values in outputs) else "the converted file gives NaN"
 
 

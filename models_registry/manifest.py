@@ -19,6 +19,7 @@ SCHEMA = 1
 
 AUTOENCODER = "structure_autoencoder"
 FEATURE_NETWORK = "feature_network"
+LIQUIDITY = "liquidity_predictor"
 WIN = "win_classifier"
 DYNAMIC = "dynamic_features"
 """Optional: only in bundles that were trained with them."""

@@ -67,6 +67,29 @@ class TfliteSession:
         return results
 
 
+def run_integers(path: Path, rows: Float32) -> list[Float32]:
+    """The outputs of a TFLite file that takes and gives int8, for `rows [n, ...]`: quantised to its scale and back.
+
+    To check such a file, not to serve it: it is loaded for the one call. Outputs come as those of `TfliteSession`.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
+    source = interpreter.get_input_details()[0]
+    interpreter.resize_tensor_input(source["index"], [len(rows), *source["shape"][1:]])
+    interpreter.allocate_tensors()
+    scale, zero = source["quantization"]
+    whole = np.clip(np.round(rows / scale) + zero, -128, 127).astype(np.int8)
+    interpreter.set_tensor(source["index"], whole)
+    interpreter.invoke()
+    outputs = sorted(interpreter.get_output_details(), key=lambda output: len(output["shape"]))
+    found = []
+    for output in outputs:
+        scale, zero = output["quantization"]
+        found.append((interpreter.get_tensor(output["index"]).astype(np.float32) - zero) * np.float32(scale))
+    return found
+
+
 class OnnxSession:
     """An ONNX classifier with one float32 input `[rows, columns]`; the probability of class 1."""
 

@@ -1,0 +1,386 @@
+"""`liquidity_predictor`: a window of normalised bars to how far price will reach below and above within the horizon.
+
+Where that is, buy and sell liquidity will be taken: it is told as quantiles in ATR (`reach_quantiles`). First what the
+live runtime needs: normalisation, the volume profile that stands in without the network, and the class that runs
+either. Then training, export and measure, which import TensorFlow when they are called.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from features.liquidity import Reach
+from features.reach import chance_of_reaching
+from models_registry import liquidity_network
+from models_registry.checkpoints import Checkpoint, FitPlan, Fitted, training_key
+from models_registry.convert import FORMATS, INT8_IO, convert
+from models_registry.errors import InputRejected, NotEnoughData, TrainingUnavailable
+from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
+from models_registry.liquidity_network import NetworkShape
+from models_registry.manifest import LIQUIDITY, Component, FormatReport
+from models_registry.reach_metrics import reach_metrics
+from models_registry.reach_quantiles import (
+    PROFILE,
+    QUANTILES,
+    SIDES,
+    PlainReach,
+    ascending,
+    fit_plain,
+    offsets,
+)
+from models_registry.reach_rows import ReachRows, ReachSplit
+from models_registry.sessions import TfliteSession, run_integers
+from models_registry.structure_autoencoder import Progress
+
+Float32 = NDArray[np.float32]
+
+KERAS_FILE = f"{LIQUIDITY}.keras"
+PARAMETERS_FILE = f"{LIQUIDITY}.json"
+"""These two are what a later training continues from."""
+UNROLLED_FILE = f"{LIQUIDITY}.unrolled.keras"
+SAVED_MODEL_FILE = f"{LIQUIDITY}.saved_model.zip"
+CURVES_FILE = f"{LIQUIDITY}.curves.json"
+
+CLIP = 4.0
+"""Normalised inputs are limited to this many standard deviations, and then scaled to ±1."""
+
+CONTINUED = "continued from the champion's network"
+ANEW = "trained anew: the champion's network has another shape"
+
+
+class LiquidityParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runtime applies around the network, and what a later training goes on from."""
+
+    plain: PlainReach
+    """Its `quantiles` are the network's too."""
+    mean: list[float] = []
+    """Per channel of a bar, of the fitted windows."""
+    std: list[float] = []
+    pool: int = 1
+    """Bars that make one step."""
+    steps: int = 0
+    offset: list[list[float]] = []
+    """`[2, Q]` what is added to the network's outputs: they begin at the constant quantiles."""
+    clip: float = CLIP
+    updates: int = 0
+    """Trainings that the network has been through."""
+    analyses: int = 0
+    """Windows that they were fitted to, altogether."""
+
+
+def normalise(windows: Float32, parameters: LiquidityParameters, out: Float32 | None = None) -> Float32:
+    """Windows `[k, W, C]` as the network takes them, `[k, steps, pool * C]` within ±1; an unknown number is the mean.
+
+    Steps are runs of `pool` bars, the last ends with the window. In `out` when that is given.
+    """
+    bars, channels = parameters.steps * parameters.pool, len(parameters.mean)
+    shape = (len(windows), parameters.steps, parameters.pool * channels)
+    result = np.empty(shape, dtype=np.float32) if out is None else out
+    flat = result.reshape(len(windows), bars, channels)
+    np.subtract(windows[:, windows.shape[1] - bars :], np.asarray(parameters.mean, dtype=np.float32), out=flat)
+    flat *= np.float32(1.0 / parameters.clip) / np.asarray(parameters.std, dtype=np.float32)
+    np.nan_to_num(flat, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+    np.clip(flat, -1.0, 1.0, out=flat)
+    return result
+
+
+class LiquidityPredictor:
+    """The network of a component, or its plain version when it serves none. Rows do not depend on each other.
+
+    `names` are the columns of the decision rows. One caller at a time: the buffers are reused. Raises `ValueError` (of
+    msgspec) for parameters that are not valid.
+    """
+
+    def __init__(self, folder: Path, component: Component, names: tuple[str, ...]) -> None:
+        self._session: TfliteSession | None = None
+        self._profile = [names.index(name) for name in PROFILE] if set(PROFILE) <= set(names) else []
+        self.parameters: LiquidityParameters | None = None
+        if component.parameters:
+            self.parameters = msgspec.convert(component.parameters, LiquidityParameters)
+        if component.served is None or self.parameters is None:
+            return
+        self._session = TfliteSession(folder / component.served)
+        self._offset = np.asarray(self.parameters.offset, dtype=np.float64)
+        self._buffer = np.empty((256, *self._session.row_shape), dtype=np.float32)
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """The shares of the quantiles, ascending."""
+        return QUANTILES if self.parameters is None else tuple(self.parameters.plain.quantiles)
+
+    def run(self, windows: Float32, decision: Float32) -> Reach:
+        """How far price will reach, for windows `[k, W, C]` and decision rows `[k, D]` of the same rows.
+
+        The plain version reads the decision rows, the network the windows. NaN for a plain version that was fitted to
+        nothing. Raises `InputRejected` for windows that the network does not take.
+        """
+        if len(windows) != len(decision):
+            raise InputRejected(f"{len(decision)} decision rows, but {len(windows)} windows")
+        if self._session is None or self.parameters is None:
+            return self._reach(self._plain(decision))
+        bars = self.parameters.steps * self.parameters.pool
+        if windows.shape[1] < bars or windows.shape[2] != len(self.parameters.mean):
+            raise InputRejected(
+                f"windows are {windows.shape[1:]}, the bundle's {LIQUIDITY} takes at least {bars} bars of "
+                f"{len(self.parameters.mean)} channels"
+            )
+        if len(windows) > len(self._buffer):
+            self._buffer = np.empty((2 * len(windows), *self._session.row_shape), dtype=np.float32)
+        rows = normalise(windows, self.parameters, self._buffer[: len(windows)])
+        return self._reach(ascending(self._session.run(rows)[0], self._offset))
+
+    def _plain(self, decision: Float32) -> Float32:
+        if self.parameters is None:
+            return np.full((len(decision), len(SIDES), len(QUANTILES)), np.nan, dtype=np.float32)
+        if not self._profile:
+            profile = np.full((len(decision), len(PROFILE)), np.nan, dtype=np.float32)
+        else:
+            profile = decision[:, self._profile]
+        return self.parameters.plain.run(profile)
+
+    def _reach(self, found: Float32) -> Reach:
+        return Reach(self.quantiles, np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1]))
+
+
+def plain_component(reason: str, plain: PlainReach | None = None) -> Component:
+    """The component of a model that could not be trained: the volume profile as fitted, or nothing known."""
+    parameters = {} if plain is None else msgspec.to_builtins(LiquidityParameters(plain=plain))
+    return Component(version="none", served=None, format=None, fallback=reason, parameters=parameters)
+
+
+@dataclass(frozen=True)
+class LiquidityConfig:
+    """How the network is trained and exported."""
+
+    seed: int = 7
+    quantiles: tuple[float, ...] = QUANTILES
+    units: int = 64
+    pool: int = 4
+    """Bars that make one step."""
+    epochs: int = 12
+    """At most: training stops when the validation loss has not improved for `patience` epochs."""
+    continued_epochs: int = 4
+    """At most, when it continues from the champion; its rate then is a third."""
+    patience: int = 3
+    batch: int = 512
+    learning_rate: float = 1e-3
+    most_rows: int = 30_000
+    """Fitted at most, each also mirrored; more are thinned evenly in time. The other parts take a third of it each."""
+    fewest_rows: int = 500
+    quantise: bool = True
+    """Serve INT8 when it passes; `ENABLE_QUANTIZATION`."""
+    agreement: float = 0.98
+    """Parity: least share of the chances of reaching the usual distances that differ by at most `chance_tolerance`."""
+    chance_tolerance: float = 0.02
+    time_limit_s: float = 180.0
+    """Of one conversion subprocess."""
+
+
+def build(config: LiquidityConfig, window: int, channels: int) -> object:
+    """The network to train, on windows of that many bars and channels."""
+    return liquidity_network.build(_shape(config, window, channels))
+
+
+def _shape(config: LiquidityConfig, window: int, channels: int) -> NetworkShape:
+    steps = window // config.pool
+    return NetworkShape(steps, config.pool * channels, config.units, len(SIDES) * len(config.quantiles))
+
+
+def train(
+    split: ReachSplit, config: LiquidityConfig, folder: Path, progress: Progress, *, initial: Path | None = None
+) -> Component:
+    """Train, export and judge the network; its files are written to `folder`.
+
+    `initial` is a folder with a champion's files: training continues from its network if that has the same shape.
+    Raises `NotEnoughData`, and `TrainingUnavailable` without TensorFlow; a format that cannot be exported is named in
+    the component and raises nothing. Interrupted, it goes on from its checkpoint.
+    """
+    if find_spec("tensorflow") is None:
+        raise TrainingUnavailable(LIQUIDITY, "tensorflow")
+    _enough(split, config)
+    plain = fit_plain(split.fit.reach, split.fit.profile, config.quantiles)
+    split = split.thinned(config.most_rows)
+    liquidity_network.prepare(config.seed)
+    shape = _shape(config, *split.fit.windows.shape[1:])
+    start = None if initial is None else _start(initial, shape, config)
+    parameters = _parameters(split.fit, plain, config) if start is None else start.parameters
+    network = liquidity_network.build(shape) if start is None else start.network
+    if start is not None:
+        epochs, rate = config.continued_epochs, config.learning_rate / 3
+        config = replace(config, epochs=epochs, learning_rate=rate)
+        parameters = msgspec.structs.replace(parameters, plain=plain)
+    parts = {name: normalise(part.windows, parameters) for name, part in split.parts.items()}
+    both = split.fit.mirrored()
+    fitted_to = np.concatenate([parts["fit"], normalise(both.windows, parameters)])
+    reach = np.concatenate([split.fit.reach, both.reach])
+    arrays = {"inputs": fitted_to, "reach": reach, "validation": parts["validation"], "held": split.validation.reach}
+    settings = replace(config, quantise=True, time_limit_s=0.0)
+    checkpoint = Checkpoint(folder, training_key(LIQUIDITY, settings, arrays, start.digest if start else ""))
+    liquidity_network.compile_for(
+        network, np.asarray(parameters.offset), np.asarray(config.quantiles), config.learning_rate
+    )
+    told = liquidity_network.fitted(
+        network,
+        (fitted_to, reach),
+        (parts["validation"], split.validation.reach),
+        FitPlan(config.epochs, config.patience, config.batch, config.seed),
+        checkpoint,
+        lambda done: progress(f"{LIQUIDITY}: fitting", 0.7 * done / config.epochs),
+    )
+    progress(f"{LIQUIDITY}: converting", 0.7)
+    parameters = msgspec.structs.replace(
+        parameters, updates=parameters.updates + 1, analyses=parameters.analyses + len(split.fit)
+    )
+    files = _keep(network, parameters, told, folder)
+    formats = _export(network, shape, parts, split, parameters, config, folder)
+    files |= {found.file: found.sha256 for found in formats.values() if found.file and found.sha256}
+    checkpoint.discard()
+    progress(LIQUIDITY, 1.0)
+    note = "" if initial is None else f"; {CONTINUED if start else ANEW}"
+    return _component(formats, files, parts["holdout"], split, parameters, config, folder, note)
+
+
+def _enough(split: ReachSplit, config: LiquidityConfig) -> None:
+    for what, part, need in (
+        ("fit", split.fit, config.fewest_rows),
+        ("be stopped early", split.validation, config.fewest_rows // 10),
+        ("be judged", split.holdout, config.fewest_rows // 10),
+    ):
+        if len(part) < need:
+            raise NotEnoughData(f"{LIQUIDITY} to {what}", len(part), need)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a training continues from."""
+
+    network: object
+    parameters: LiquidityParameters
+    digest: str
+
+
+def _start(initial: Path, shape: NetworkShape, config: LiquidityConfig) -> _Start | None:
+    """The champion's network and what stands around it; None when it is another or has none."""
+    keras_file, stored = initial / KERAS_FILE, initial / PARAMETERS_FILE
+    if not (keras_file.is_file() and stored.is_file()):
+        return None
+    parameters = msgspec.json.decode(stored.read_bytes(), type=LiquidityParameters)
+    same = (parameters.pool, parameters.clip, parameters.plain.quantiles) == (config.pool, CLIP, list(config.quantiles))
+    network = liquidity_network.load(keras_file, shape) if same else None
+    return None if network is None else _Start(network, parameters, sha256_of(keras_file))
+
+
+def _parameters(fit: ReachRows, plain: PlainReach, config: LiquidityConfig) -> LiquidityParameters:
+    bars = fit.windows.reshape(-1, fit.windows.shape[2]).astype(np.float64)
+    return LiquidityParameters(
+        plain=plain,
+        mean=np.nanmean(bars, axis=0).tolist(),
+        std=np.maximum(np.nanstd(bars, axis=0), 1e-6).tolist(),
+        pool=config.pool,
+        steps=fit.windows.shape[1] // config.pool,
+        offset=offsets(np.asarray(plain.constant)).tolist(),
+    )
+
+
+def _keep(network: object, parameters: LiquidityParameters, told: Fitted, folder: Path) -> dict[str, str]:
+    """Write what a later training continues from and what a person looks at; their sums."""
+    liquidity_network.save(network, folder, KERAS_FILE, SAVED_MODEL_FILE)
+    (folder / PARAMETERS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(parameters), indent=1))
+    (folder / CURVES_FILE).write_text(json.dumps(told.curves))
+    return {name: sha256_of(folder / name) for name in (KERAS_FILE, PARAMETERS_FILE, SAVED_MODEL_FILE, CURVES_FILE)}
+
+
+def _export(
+    network: object,
+    shape: NetworkShape,
+    parts: dict[str, Float32],
+    split: ReachSplit,
+    parameters: LiquidityParameters,
+    config: LiquidityConfig,
+    folder: Path,
+) -> dict[str, FormatReport]:
+    """Every format, measured against Keras on held-out windows."""
+    liquidity_network.unrolled(network, shape).save(folder / UNROLLED_FILE)
+    representative = parts["fit"][:: max(len(parts["fit"]) // 512, 1)]
+    converted = convert(
+        folder / UNROLLED_FILE, representative, folder, (*FORMATS, INT8_IO), time_limit_s=config.time_limit_s
+    )
+    (folder / UNROLLED_FILE).unlink()
+    rows = parts["holdout"][:2048]
+    offset = np.asarray(parameters.offset)
+    expected = ascending(np.asarray(network(rows, training=False)), offset)  # type: ignore[operator]
+    batch = np.resize(rows, (LATENCY_ROWS, *rows.shape[1:]))
+    sessions: dict[str, TfliteSession] = {}
+    formats = {}
+    for name, result in converted.items():
+        if result.path is None:
+            formats[name] = FormatReport(passed=False, failed=result.failed)
+            continue
+        path = result.path.rename(folder / f"{LIQUIDITY}.{name.removeprefix('tflite_')}.tflite")
+        if name == INT8_IO:
+            raw = run_integers(path, rows)[0]
+        else:
+            sessions[name] = TfliteSession(path)
+            raw = sessions[name].run(rows)[0]
+        found = ascending(raw, offset)
+        change = _change_of_chances(found, expected, parameters.plain)
+        agreement = float((change <= config.chance_tolerance).mean())
+        errors = {
+            "max_error": float(np.abs(found - expected).max()),
+            "chance_p99": float(np.quantile(change, 0.99)),
+            "disagreement": 1.0 - agreement,
+        }
+        reported = report(path, errors, {"disagreement": 1.0 - config.agreement})
+        formats[name] = msgspec.structs.replace(reported, agreement=agreement)
+    return with_latencies(formats, {name: partial(session.run, batch) for name, session in sessions.items()})
+
+
+def _change_of_chances(found: Float32, expected: Float32, plain: PlainReach) -> Float32:
+    """By how much the chances of reaching the constant quantiles' distances differ, flat."""
+    shares = tuple(plain.quantiles)
+    changes = [
+        np.abs(
+            chance_of_reaching(distances, shares, found[:, side])
+            - chance_of_reaching(distances, shares, expected[:, side])
+        )
+        for side in range(len(SIDES))
+        for distances in (np.full(len(found), distance) for distance in plain.constant[side])
+    ]
+    return np.concatenate(changes)
+
+
+def _component(
+    formats: dict[str, FormatReport],
+    files: dict[str, str],
+    held: Float32,
+    split: ReachSplit,
+    parameters: LiquidityParameters,
+    config: LiquidityConfig,
+    folder: Path,
+    note: str,
+) -> Component:
+    """The component with its served file, judged by it."""
+    served, why = choose(formats, config.quantise)
+    if served is None:
+        return msgspec.structs.replace(plain_component(why, parameters.plain), formats=formats, files=files)
+    raw = TfliteSession(folder / str(formats[served].file)).run(held)[0]
+    found = ascending(raw, np.asarray(parameters.offset))
+    return Component(
+        version=str(formats[served].sha256)[:12],
+        served=formats[served].file,
+        format=served,
+        formats=formats,
+        files=files,
+        metrics=reach_metrics(split.holdout, found, parameters.plain, config.seed),
+        headline="pinball_loss",
+        parameters=msgspec.to_builtins(parameters),
+        note=f"{why}{note}",
+    )
