@@ -49,8 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Component]:
     return folder, lp.train(SPLIT, SMALL, folder, no_progress)
 
 
-@pytest.fixture
-def unconverted(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_conversion(patch: pytest.MonkeyPatch) -> None:
     """Conversion fails at once, and no SavedModel is made: for what is not about the exported files."""
 
     def broken(*_: object, **__: object) -> dict[str, Converted]:
@@ -60,8 +59,22 @@ def unconverted(monkeypatch: pytest.MonkeyPatch) -> None:
         network.save(folder / keras_file)
         (folder / saved_model_file).touch()
 
-    monkeypatch.setattr(lp, "convert", broken)
-    monkeypatch.setattr(liquidity_network, "save", save)
+    patch.setattr(lp, "convert", broken)
+    patch.setattr(liquidity_network, "save", save)
+
+
+@pytest.fixture
+def unconverted(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_conversion(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Component]:
+    """Trained by `TINY`, unconverted; read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        without_conversion(patch)
+        return folder, lp.train(SPLIT, TINY, folder, no_progress)
 
 
 def of_keras(folder: Path, rows: ReachRows) -> np.ndarray:
@@ -214,27 +227,29 @@ def test_shuffled_reaches_show_no_skill(tmp_path: Path, unconverted: None) -> No
     assert not metric.skill
 
 
-def test_a_conversion_that_crashes_is_a_failure_of_the_formats(tmp_path: Path, unconverted: None) -> None:
-    component = lp.train(SPLIT, TINY, tmp_path, no_progress)
+def test_a_conversion_that_crashes_is_a_failure_of_the_formats(tiny: tuple[Path, Component]) -> None:
+    folder, component = tiny
     assert component.served is None
     assert component.fallback == "no format is usable: INT8 killed by SIGSEGV; fp32 killed by SIGSEGV"
     assert component.formats[INT8].failed == "killed by SIGSEGV"
     rows = SPLIT.holdout
-    found = lp.LiquidityPredictor(tmp_path, component, NAMES).run(rows.windows, decision(rows))
+    found = lp.LiquidityPredictor(folder, component, NAMES).run(rows.windows, decision(rows))
     assert np.array_equal(found.below, PLAIN.run(rows.profile)[:, 0])
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path, unconverted: None) -> None:
-    found = []
-    for name, config in {"first": TINY, "second": TINY, "other": replace(TINY, seed=8)}.items():
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    tmp_path: Path, tiny: tuple[Path, Component], unconverted: None
+) -> None:
+    for name, config in {"same": TINY, "other": replace(TINY, seed=8)}.items():
         (tmp_path / name).mkdir()
         lp.train(SPLIT, config, tmp_path / name, no_progress)
-        found.append(weights(tmp_path / name))
-    assert found[0] == found[1]
-    assert found[0] != found[2]
+    assert weights(tmp_path / "same") == weights(tiny[0])
+    assert weights(tmp_path / "other") != weights(tiny[0])
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_network(tmp_path: Path, unconverted: None) -> None:
+def test_a_training_that_was_killed_goes_on_to_the_same_network(
+    tmp_path: Path, tiny: tuple[Path, Component], unconverted: None
+) -> None:
     """The killed one runs in a process of its own, and dies by SIGKILL when its second epoch is on disk."""
     program = """
         import os, signal, sys
@@ -246,9 +261,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_network(tmp_path: Path, 
                 os.kill(os.getpid(), signal.SIGKILL)
         lp.train(SPLIT, TINY, Path(sys.argv[1]), progress)
     """
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    killed.mkdir()
-    whole.mkdir()
+    killed, whole = tmp_path, tiny[0]
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(killed)], cwd=ROOT, capture_output=True, text=True
     )
@@ -256,18 +269,18 @@ def test_a_training_that_was_killed_goes_on_to_the_same_network(tmp_path: Path, 
     assert (killed / CHECKPOINT).is_dir()
     fractions = []
     lp.train(SPLIT, TINY, killed, lambda stage, fraction: fractions.append(fraction))
-    lp.train(SPLIT, TINY, whole, no_progress)
     assert weights(killed) == weights(whole)
     assert (killed / lp.CURVES_FILE).read_text() == (whole / lp.CURVES_FILE).read_text()
     assert not (killed / CHECKPOINT).exists()
     assert sum(fraction < 0.7 - 1e-9 for fraction in fractions) == 0, "only the last epoch was left to fit"
 
 
-def test_a_later_training_goes_on_from_the_champion(tmp_path: Path, unconverted: None) -> None:
-    folders = [tmp_path / name for name in ("champion", "next", "other")]
-    for folder in folders:
+def test_a_later_training_goes_on_from_the_champion(
+    tmp_path: Path, tiny: tuple[Path, Component], unconverted: None
+) -> None:
+    folders = [tiny[0], tmp_path / "next", tmp_path / "other"]
+    for folder in folders[1:]:
         folder.mkdir()
-    lp.train(SPLIT, TINY, folders[0], no_progress)
     lp.train(SPLIT, TINY, folders[1], no_progress, initial=folders[0])
     stored = [
         msgspec.json.decode((folder / lp.PARAMETERS_FILE).read_bytes(), type=lp.LiquidityParameters)
