@@ -59,6 +59,14 @@ class TrainingSetUnreadable(ModelsError):
         self.reason = reason
 
 
+class ReplayUnreadable(ModelsError):
+    """A stored replay buffer that is not what its format promises: learn with an empty one."""
+
+    def __init__(self, what: object, reason: str) -> None:
+        super().__init__(f"cannot read the replay buffer {what}: {reason}")
+        self.reason = reason
+
+
 class WindowAlreadySeen(ModelsError):
     """An evaluation window that begins before the bundle's last known label: choose a later window."""
 
