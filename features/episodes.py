@@ -177,6 +177,11 @@ class Episodes:
         return np.concatenate((np.zeros((len(self), len(POSITION_NAMES)), np.float32), self.step_position))
 
     @property
+    def state_opportunity(self) -> Int64:
+        """The opportunity that each state belongs to."""
+        return np.concatenate((np.arange(len(self)), self.step_trade // 2))
+
+    @property
     def step_trade(self) -> Int64:
         """[m] the trade of each decision."""
         return np.repeat(np.arange(2 * len(self)), np.diff(self.first))
