@@ -1,10 +1,14 @@
 """Double deep Q-learning from recorded transitions: a target network, and replay by surprise.
 
 The value of an action is what is got until the next decision and, discounted by the bars until then, what the best
-action there is worth, which the network chooses and its older copy values (van Hasselt, Guez and Silver 2016). One
-pass streams every transition once, in a seeded order, through the replay buffer; after each portion a batch is drawn
-from it. At the end the buffer holds an even sample of the past: what a later training begins with, so that it does
-not forget what it is not shown again.
+action there is worth, which the network chooses and the target network values (van Hasselt, Guez and Silver 2016). The
+target network follows slowly (Lillicrap and others 2016, section 3): it is an average of the last few hundred batches.
+What outcomes alone would teach is mostly noise, and in the average less of it is left, so that is the network which is
+judged and served.
+
+One pass streams every transition once, in a seeded order, through the replay buffer; after each portion a batch is
+drawn from it. At the end the buffer holds an even sample of the past: what a later training begins with, so that it
+does not forget what it is not shown again.
 
 The network starts with all values 0, and 0 is what skip is worth by definition: no transition is of skip, so nothing
 ever moves its value. Before it has learnt anything the policy is to skip and to hold, and a training that finds nothing
@@ -48,8 +52,10 @@ class LearnerConfig:
     """How the network learns."""
 
     seed: int = 7
-    hidden: tuple[int, ...] = (128, 64)
-    passes: int = 12
+    hidden: tuple[int, ...] = (192, 96)
+    dropout: float = 0.3
+    """Of the inputs and of every hidden layer, while it learns."""
+    passes: int = 10
     """At most: it stops when the validation loss has not improved for `patience` passes."""
     patience: int = 3
     batch: int = 256
@@ -61,12 +67,12 @@ class LearnerConfig:
     alpha: float = 0.6
     beta: float = 0.4
     """At first; it grows to 1 by the last pass."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     weight_decay: float = 1e-2
     discount: float = 0.999
     """A bar of the deciding timeframe: 0.95 over the four hours that a trade may last."""
-    target_every: int = 200
-    """Batches after which the target network is brought up to date."""
+    target_rate: float = 3e-3
+    """Share of the way to the learning network that the target network goes after every batch."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Learnt:
     """What a training came to."""
 
     network: Any
-    """With the weights of its best pass."""
+    """The target network, with the weights of its best pass."""
     replay: ReplayBuffer
     curves: dict[str, list[float]] = field(default_factory=dict)
     """`fit` and `validation` losses and what `watch` says, one number a pass; the first is of the untrained network."""
@@ -120,16 +126,18 @@ Watch = Callable[[Float32], dict[str, float]]
 """Given the values `[n, A]` of every state after a pass: numbers for the curves."""
 
 
-def build(width: int, actions: int, hidden: tuple[int, ...]) -> Any:
+def build(width: int, actions: int, hidden: tuple[int, ...], dropout: float = 0.0, seed: int = 0) -> Any:
     """The network: states `[width]` to values `[actions]`, all of them 0 at first.
 
     Every layer has a name, since Keras would count them over the process and the names are in the exported file.
     """
     import keras
 
-    source = layer = keras.layers.Input((width,), name="state")
+    source = keras.layers.Input((width,), name="state")
+    layer = keras.layers.Dropout(dropout, seed=seed, name="some_columns")(source)
     for index, size in enumerate(hidden):
         layer = keras.layers.Dense(size, activation="relu", name=f"hidden_{index}")(layer)
+        layer = keras.layers.Dropout(dropout, seed=seed + index + 1, name=f"some_of_{index}")(layer)
     values = keras.layers.Dense(actions, kernel_initializer="zeros", name="values")(layer)
     return keras.Model(source, values, name="strategy_dqn")
 
@@ -172,7 +180,7 @@ def learn(
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
     width, actions = problem.states.shape[1], problem.masks.shape[1]
-    network = build(width, actions, config.hidden) if start is None else start[0]
+    network = build(width, actions, config.hidden, config.dropout, config.seed) if start is None else start[0]
     replay = start[1] if start is not None else None
     if replay is None or replay.width != width:
         replay = ReplayBuffer(width, actions, capacity=config.capacity, alpha=config.alpha, seed=config.seed)
@@ -184,7 +192,7 @@ def learn(
         if checkpoint is not None:
             checkpoint.save(run.state())
         on_pass(run.learnt.passes, run.learnt)
-    restore_network(run.best, "best", network)
+    restore_network(run.best, "best", run.learnt.network)
     return run.learnt
 
 
@@ -195,14 +203,15 @@ class _Run:
         import keras
 
         self.problem, self.config = problem, config
-        self.target = keras.models.clone_model(network)
-        self.target.set_weights(network.get_weights())
+        target = keras.models.clone_model(network)
+        target.set_weights(network.get_weights())
+        self.network = network
         self.optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
         self.optimizer.build(network.trainable_variables)
-        self.learnt = Learnt(network, replay)
-        self.best = network_state("best", network)
+        self.learnt = Learnt(target, replay)
+        self.best = network_state("best", target)
         self.portions = math.ceil(len(problem.fit) / config.portion)
-        self._step = _compiled(network, self.target, self.optimizer)
+        self._step = _compiled(network, target, self.optimizer, config.target_rate)
 
     @property
     def goes_on(self) -> bool:
@@ -226,8 +235,6 @@ class _Run:
             learnt.replay.update(drawn.index, np.asarray(error))
             losses.append(float(loss))
             learnt.batches += 1
-            if learnt.batches % config.target_every == 0:
-                self.target.set_weights(learnt.network.get_weights())
         return float(np.mean(losses)) if losses else math.nan
 
     def note(self, loss: float, watch: Watch) -> None:
@@ -244,8 +251,8 @@ class _Run:
         """Everything that decides the next pass."""
         learnt = self.learnt
         arrays: Arrays = {
-            **network_state("network", learnt.network, self.optimizer),
-            **network_state("target", self.target),
+            **network_state("network", self.network, self.optimizer),
+            **network_state("target", learnt.network),
             **self.best,
             **{f"{REPLAY}{name}": values for name, values in learnt.replay.arrays().items()},
         }
@@ -279,15 +286,15 @@ class _Run:
                 name: part.shape for name, part in self.best.items()
             }:
                 raise ValueError("the best pass' weights are of another network")
-            restore_network(state.arrays, "target", self.target)
-            restore_network(state.arrays, "network", learnt.network, self.optimizer)
+            restore_network(state.arrays, "target", learnt.network)
+            restore_network(state.arrays, "network", self.network, self.optimizer)
         except (KeyError, TypeError, ValueError, ReplayUnreadable) as error:
             raise CheckpointRefused(checkpoint.path, Refusal.OTHER_NETWORK, str(error)) from error
         self.learnt, self.best = learnt, best
         self.learnt.resumed_from = learnt.passes
 
 
-def _compiled(network: Any, target: Any, optimizer: Any) -> Callable[..., tuple[Any, Any]]:
+def _compiled(network: Any, target: Any, optimizer: Any, rate: float) -> Callable[..., tuple[Any, Any]]:
     """One batch: the loss, and how far off each transition was."""
     import tensorflow as tf
 
@@ -295,15 +302,17 @@ def _compiled(network: Any, target: Any, optimizer: Any) -> Callable[..., tuple[
     def step(
         state: Any, action: Any, reward: Any, next_state: Any, next_mask: Any, discount: Any, weight: Any
     ) -> tuple[Any, Any]:
-        # The network chooses, its older copy values: the errors of one do not pick themselves.
+        # One network chooses and the other values: the errors of one do not pick themselves.
         chosen = tf.argmax(tf.where(next_mask, network(next_state), -np.inf), axis=1)
         ahead = tf.gather(target(next_state), chosen, batch_dims=1)
         goal = reward + tf.where(tf.reduce_any(next_mask, axis=1), discount * ahead, 0.0)
         with tf.GradientTape() as tape:
-            found = tf.gather(network(state), tf.cast(action, tf.int32), batch_dims=1)
+            found = tf.gather(network(state, training=True), tf.cast(action, tf.int32), batch_dims=1)
             error = goal - found
             loss = tf.reduce_mean(weight * tf.square(error))
         optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+        for slow, quick in zip(target.trainable_variables, network.trainable_variables, strict=True):
+            slow.assign_add(rate * (quick - slow))
         return loss, error
 
     return step  # type: ignore[no-any-return]
