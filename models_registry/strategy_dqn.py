@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.episodes import ACTIONS, HOLD, LONG, SHORT, SKIP
+from features.barriers import VOID
+from features.episodes import ACTIONS, CLOSE, HOLD, LONG, SHORT, SKIP, Episodes, action_mask
 from models_registry.checkpoints import Checkpoint, training_key
 from models_registry.convert import convert
 from models_registry.dqn_experience import Experience
@@ -55,6 +56,7 @@ SAVED_MODEL_FILE = f"{DQN}.saved_model.zip"
 CURVES_FILE = f"{DQN}.curves.json"
 
 HEADLINE = "r_per_opportunity_vs_always_skip"
+FEWEST_CALIBRATED = 50
 CLIP = 5.0
 """Normalised inputs are limited to this many spreads: INT8 has one input scale per tensor."""
 
@@ -69,6 +71,8 @@ class DqnParameters(msgspec.Struct, frozen=True, kw_only=True):
     spread: list[float]
     value_scale: list[float]
     """Per action: the network gives values in these units, so that one INT8 scale serves all of them."""
+    calibration: tuple[float, float] = (0.0, 1.0)
+    """Intercept and slope that the values of long and short went through (`calibrated`); the file has them in it."""
     clip: float = CLIP
     actions: list[str] = msgspec.field(default_factory=lambda: list(ACTIONS))
     discount: float = 1.0
@@ -207,12 +211,12 @@ def train(
     problem = Problem(normalise(states, parameters), seen.masks(), steps.select(of_fit), steps.select(~of_fit))
     key = training_key(DQN, learner, {"states": states, **vars(steps)}, start.digest if start else "")
     checkpoint = Checkpoint(folder, key)
+    later = seen.episodes.select(np.arange(len(fit), len(seen)))
 
     def tell(done: int, learnt: Learnt) -> None:
         progress(f"{DQN}: fitting", 0.75 * done / learner.passes)
 
     def watch(values: Float32) -> dict[str, float]:
-        later = seen.episodes.select(np.arange(len(fit), len(seen)))
         of_later = values[~fitted]
         played = greedy(later, of_later)
         means = {f"mean_{name}": value for name, value in mean_values(later, of_later).items()}
@@ -228,11 +232,14 @@ def train(
     )
     progress(f"{DQN}: converting", 0.75)
     held_states = normalise(judged.states(), parameters)
+    intercept, slope = calibrated(later, values_of(learnt.network, problem.states[~fitted]))
+    _change_head(learnt.network, *_entry_change(intercept, slope))
     scale = _scaled_head(learnt.network, values_of(learnt.network, problem.states[fitted]), seen.masks()[fitted])
     formats = _export(learnt.network, problem.states[fitted], held_states, judged.masks(), scale, config, folder)
     parameters = msgspec.structs.replace(
         parameters,
         value_scale=scale.tolist(),
+        calibration=(intercept, slope),
         discount=learner.discount,
         updates=parameters.updates + 1,
         analyses=parameters.analyses + len(fit),
@@ -316,7 +323,7 @@ def _start(folder: Path | None, names: list[str]) -> _Start | None:
     import keras
 
     network = keras.models.load_model(folder / KERAS_FILE, compile=False)
-    _scale_head(network, np.asarray(parameters.value_scale, dtype=np.float32))
+    _change_head(network, np.asarray(parameters.value_scale, dtype=np.float32), np.float32(0))
     try:
         replay = ReplayBuffer.load(folder / REPLAY_FILE)
     except ReplayUnreadable:
@@ -325,18 +332,42 @@ def _start(folder: Path | None, names: list[str]) -> _Start | None:
     return _Start(network, replay, parameters, digest)
 
 
-def _scale_head(network: Any, factor: Float32) -> None:
-    """Multiply what the network gives for each action."""
+def calibrated(episodes: Episodes, values: Float32) -> tuple[float, float]:
+    """Intercept and slope of what entries gave on what they were valued at, least squares; the slope within 0 to 1.
+
+    The best of several uncertain values is too high by its own error, and who acts on it pays for that. On entries that
+    the network was not fitted to the slope says how much of the differences between values is true.
+
+    Both directions of all opportunities, closed as the network says; (0, 1) where there are too few to tell.
+    """
+    closes = masked(values, action_mask(episodes.state_position[:, 0]))[len(episodes) :] == CLOSE
+    taken = episodes.outcome != VOID
+    got = episodes.managed(closes)[taken]
+    valued = values[: len(episodes), LONG : SHORT + 1][taken].astype(np.float64)
+    if len(got) < FEWEST_CALIBRATED or valued.std() < 1e-6:
+        return 0.0, 1.0
+    slope = float(np.clip(np.cov(valued, got)[0, 1] / valued.var(ddof=1), 0.0, 1.0))
+    return float(got.mean() - slope * valued.mean()), slope
+
+
+def _entry_change(intercept: float, slope: float) -> tuple[Float32, Float32]:
+    """Factor and addition for each action: those of the calibration for long and short."""
+    entry = np.isin(np.arange(len(ACTIONS)), (LONG, SHORT))
+    return np.where(entry, slope, 1.0).astype(np.float32), np.where(entry, intercept, 0.0).astype(np.float32)
+
+
+def _change_head(network: Any, factor: Float32, added: Float32 | np.float32) -> None:
+    """Multiply what the network gives for each action, and add to it."""
     head = network.get_layer("values")
     kernel, bias = head.get_weights()
-    head.set_weights([kernel * factor, bias * factor])
+    head.set_weights([kernel * factor, bias * factor + added])
 
 
 def _scaled_head(network: Any, values: Float32, masks: NDArray[np.bool_]) -> Float32:
     """Bring every action's values to about one, and return the units: 1 where an action is worth nothing."""
     largest = np.array([np.abs(values[masks[:, a], a]).max(initial=0.0) for a in range(values.shape[1])])
     scale = np.where(largest > 1e-6, largest, 1.0).astype(np.float32)
-    _scale_head(network, np.float32(1.0) / scale)
+    _change_head(network, np.float32(1.0) / scale, np.float32(0))
     return scale
 
 
