@@ -1,8 +1,7 @@
 """`strategy_dqn`: a state to the value of skip, long and short when flat, of hold and close when a position is open.
 
-First what the live runtime needs of it: normalisation, the policy and the plain version that stands in when there is no
-network. Then its training, export and measure, which import TensorFlow when they are called. Values are R still to
-come over closing now, net of fees and funding (`features.episodes`).
+Its training, export and measure, which import TensorFlow when they are called. What the live runtime needs of it is in
+`dqn_policy`, what it learns from in `features.episodes` and `dqn_experience`, how in `dqn_learner`.
 """
 
 from __future__ import annotations
@@ -21,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.barriers import VOID
-from features.episodes import ACTIONS, CLOSE, HOLD, LONG, SHORT, SKIP, Episodes, action_mask
+from features.episodes import ACTIONS, CLOSE, LONG, SHORT, Episodes, action_mask
 from models_registry.checkpoints import Checkpoint, training_key
 from models_registry.convert import convert
 from models_registry.dqn_experience import Experience
 from models_registry.dqn_learner import LearnerConfig, Learnt, Problem, learn, values_of
-from models_registry.errors import InputRejected, NotEnoughData, ReplayUnreadable, TrainingUnavailable
+from models_registry.dqn_policy import DQN, DqnParameters, normalise, plain_component
+from models_registry.errors import NotEnoughData, ReplayUnreadable, TrainingUnavailable
 from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
-from models_registry.manifest import Component, FormatReport, finite
+from models_registry.manifest import Component, FormatReport, Metric, finite
 from models_registry.policy_value import (
     Played,
     always_skip,
@@ -47,7 +47,6 @@ from models_registry.training_set import Split
 
 Float32 = NDArray[np.float32]
 
-DQN = "strategy_dqn"
 KERAS_FILE = f"{DQN}.keras"
 REPLAY_FILE = f"{DQN}.replay.npz"
 PARAMETERS_FILE = f"{DQN}.json"
@@ -57,99 +56,6 @@ CURVES_FILE = f"{DQN}.curves.json"
 
 HEADLINE = "r_per_opportunity_vs_always_skip"
 FEWEST_CALIBRATED = 50
-CLIP = 5.0
-"""Normalised inputs are limited to this many spreads: INT8 has one input scale per tensor."""
-
-
-class DqnParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What the runtime applies around the network, and what a later training goes on from."""
-
-    names: list[str]
-    """The columns of a state."""
-    centre: list[float]
-    """Per column, the median of the fitted states."""
-    spread: list[float]
-    value_scale: list[float]
-    """Per action: the network gives values in these units, so that one INT8 scale serves all of them."""
-    calibration: tuple[float, float] = (0.0, 1.0)
-    """Intercept and slope that the values of long and short went through (`calibrated`); the file has them in it."""
-    clip: float = CLIP
-    actions: list[str] = msgspec.field(default_factory=lambda: list(ACTIONS))
-    discount: float = 1.0
-    """A bar of the deciding timeframe."""
-    updates: int = 0
-    """Trainings that the network has been through."""
-    analyses: int = 0
-    """Opportunities that they were fitted to, altogether."""
-    batches: int = 0
-    history: dict[str, list[float | None]] = {}
-    """The curves of the last training, one number a pass; the first is of the network that it began with."""
-
-
-def normalise(state: Float32, parameters: DqnParameters, out: Float32 | None = None) -> Float32:
-    """States `[k, S]` as the network takes them: centred, scaled, clipped; NaN as the median. In `out` when given."""
-    centre = np.asarray(parameters.centre, dtype=np.float32)
-    scale = np.float32(1.0) / np.asarray(parameters.spread, dtype=np.float32)
-    scaled = np.subtract(state, centre, out=out)
-    scaled *= scale
-    np.nan_to_num(scaled, copy=False, nan=0.0, posinf=parameters.clip, neginf=-parameters.clip)
-    return np.clip(scaled, -parameters.clip, parameters.clip, out=scaled)
-
-
-def plain_actions(signal: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The plain version: take the rule signal [k] (1, -1, 0), hold to the barrier. Actions `[k]` within `mask`.
-
-    >>> flat, held = [True, True, True, False, False], [False, False, False, True, True]
-    >>> plain_actions(np.array([1, -1, 0, 1]), np.array([flat, flat, flat, held])).tolist()
-    [1, 2, 0, 3]
-    """
-    wanted = np.where(signal > 0, LONG, np.where(signal < 0, SHORT, SKIP))
-    possible = mask[np.arange(len(mask)), wanted]
-    return np.where(mask[:, HOLD], HOLD, np.where(possible, wanted, SKIP))
-
-
-class DqnPolicy:
-    """The network of a component, or its plain version when it serves none. Rows do not depend on each other.
-
-    One caller at a time: the buffers are reused.
-    """
-
-    def __init__(self, folder: Path, component: Component) -> None:
-        self._session: TfliteSession | None = None
-        if component.served is None:
-            return
-        self.parameters = msgspec.convert(component.parameters, DqnParameters)
-        self._session = TfliteSession(folder / component.served)
-        self._scale = np.asarray(self.parameters.value_scale, dtype=np.float32)
-        self._buffer = np.empty((256, len(self.parameters.names)), dtype=np.float32)
-
-    def run(
-        self, state: Float32, mask: NDArray[np.bool_], signal: NDArray[Any] | None = None
-    ) -> tuple[Float32, NDArray[np.int64]]:
-        """Values `[k, 5]` in R and the best actions `[k]` among those of `mask [k, 5]`.
-
-        `signal [k]` is the rule strategy's, which the plain version follows; its values are NaN. Raises `InputRejected`
-        for states of other columns, a row without any action, or a plain version without signals.
-        """
-        if mask.shape != (len(state), len(ACTIONS)) or not mask.any(axis=1).all():
-            raise InputRejected(f"the mask {mask.shape} of {len(state)} states leaves a row without an action")
-        if self._session is None:
-            if signal is None:
-                raise InputRejected("the plain version of the strategy follows the rule signal, which is not given")
-            return np.full(mask.shape, np.nan, dtype=np.float32), plain_actions(signal, mask)
-        if state.shape[1] != len(self.parameters.names):
-            raise InputRejected(f"states have {state.shape[1]} columns, the bundle's {len(self.parameters.names)}")
-        if len(state) > len(self._buffer):
-            self._buffer = np.empty((2 * len(state), state.shape[1]), dtype=np.float32)
-        rows = normalise(state, self.parameters, self._buffer[: len(state)])
-        values = self._session.run(rows)[0]
-        values *= self._scale
-        return values, masked(values, mask)
-
-
-def plain_component(reason: str) -> Component:
-    """The component of a strategy that could not be trained: the rules, and why."""
-    return Component(version="none", served=None, format=None, fallback=reason)
 
 
 @dataclass(frozen=True)
@@ -173,6 +79,86 @@ class DqnConfig:
     """Of one conversion subprocess."""
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, not yet exported."""
+
+    network: Any
+    """Normalised states to values in R."""
+    parameters: DqnParameters
+    learnt: Learnt
+    states: Float32
+    """The fitted states, normalised: what calibrates INT8."""
+    masks: NDArray[np.bool_]
+    continued: bool
+    """Whether it went on from a champion."""
+
+    def values(self, experience: Experience) -> Float32:
+        """Values of every state of `experience`, by Keras."""
+        return values_of(self.network, normalise(experience.states(), self.parameters))
+
+
+def fit(
+    experience: Experience,
+    split: Split,
+    config: DqnConfig,
+    progress: Progress,
+    *,
+    checkpoint_in: Path | None = None,
+    initial: Path | None = None,
+) -> Fitted:
+    """Fit to the split's fit part, stopped early and calibrated on its validation part, from scratch or `initial`.
+
+    With a folder `checkpoint_in` it goes on from the checkpoint there, and leaves one. Raises as `train` does.
+    """
+    if find_spec("tensorflow") is None:
+        raise TrainingUnavailable(DQN, "tensorflow")
+    _enough(split, config)
+    early = spaced(split.fit, config.most_opportunities)
+    late = spaced(split.validation, max(config.most_opportunities // 3, 1))
+    seen = experience.select(np.concatenate([early, late]))
+    later = seen.episodes.select(np.arange(len(early), len(seen)))
+    fitted = seen.episodes.state_opportunity < len(early)
+    states, masks, steps = seen.states(), seen.masks(), seen.episodes.transitions()
+    start, learner = _start(initial, experience.names), config.learner
+    if start is None:
+        parameters = _normalisation(states[fitted], experience.names)
+    else:
+        parameters = start.parameters
+        passes = max(round(learner.passes * config.continued_passes), 1)
+        learner = replace(learner, passes=passes, learning_rate=learner.learning_rate / 2)
+    of_fit = fitted[steps.state]
+    problem = Problem(normalise(states, parameters), masks, steps.select(of_fit), steps.select(~of_fit))
+    key = training_key(DQN, learner, {"states": states, **vars(steps)}, str(len(early)), start.digest if start else "")
+
+    def watch(values: Float32) -> dict[str, float]:
+        played = greedy(later, values[~fitted])
+        means = {f"mean_{name}": value for name, value in mean_values(later, values[~fitted]).items()}
+        return {**means, "r_per_opportunity": played.per_opportunity, "trades": float(played.trades.mean())}
+
+    learnt = learn(
+        problem,
+        learner,
+        checkpoint=None if checkpoint_in is None else Checkpoint(checkpoint_in, key),
+        start=None if start is None else (start.network, start.replay),
+        watch=watch,
+        on_pass=lambda done, _: progress(f"{DQN}: fitting", 0.75 * done / learner.passes),
+    )
+    intercept, slope = calibrated(later, values_of(learnt.network, problem.states[~fitted]))
+    _change_head(learnt.network, *_entry_change(intercept, slope))
+    parameters = msgspec.structs.replace(
+        parameters,
+        value_scale=[1.0] * len(ACTIONS),
+        calibration=(intercept, slope),
+        discount=learner.discount,
+        updates=parameters.updates + 1,
+        analyses=parameters.analyses + len(early),
+        batches=parameters.batches + learnt.batches,
+        history={name: [finite(value) for value in curve] for name, curve in learnt.curves.items()},
+    )
+    return Fitted(learnt.network, parameters, learnt, problem.states[fitted], masks[fitted], start is not None)
+
+
 def train(
     experience: Experience,
     split: Split,
@@ -192,85 +178,46 @@ def train(
     Raises `NotEnoughData`, and `TrainingUnavailable` without TensorFlow; a format that cannot be exported is named in
     the component and raises nothing. Interrupted, it goes on from its checkpoint.
     """
-    if find_spec("tensorflow") is None:
-        raise TrainingUnavailable(DQN, "tensorflow")
-    _enough(split, config)
-    third = max(config.most_opportunities // 3, 1)
-    fit, validation = spaced(split.fit, config.most_opportunities), spaced(split.validation, third)
-    held = spaced(split.holdout, third)
-    seen, judged = experience.select(np.concatenate([fit, validation])), experience.select(held)
-    fitted = seen.episodes.state_opportunity < len(fit)
-    start = _start(initial, experience.names)
-    states = seen.states()
-    parameters = _normalisation(states[fitted], experience.names) if start is None else start.parameters
-    learner = config.learner
-    if start is not None:
-        passes = max(round(learner.passes * config.continued_passes), 1)
-        learner = replace(learner, passes=passes, learning_rate=learner.learning_rate / 2)
-    steps, of_fit = seen.episodes.transitions(), fitted[seen.episodes.transitions().state]
-    problem = Problem(normalise(states, parameters), seen.masks(), steps.select(of_fit), steps.select(~of_fit))
-    key = training_key(DQN, learner, {"states": states, **vars(steps)}, start.digest if start else "")
-    checkpoint = Checkpoint(folder, key)
-    later = seen.episodes.select(np.arange(len(fit), len(seen)))
-
-    def tell(done: int, learnt: Learnt) -> None:
-        progress(f"{DQN}: fitting", 0.75 * done / learner.passes)
-
-    def watch(values: Float32) -> dict[str, float]:
-        of_later = values[~fitted]
-        played = greedy(later, of_later)
-        means = {f"mean_{name}": value for name, value in mean_values(later, of_later).items()}
-        return {**means, "r_per_opportunity": played.per_opportunity, "trades": float(played.trades.mean())}
-
-    learnt = learn(
-        problem,
-        learner,
-        checkpoint=checkpoint,
-        start=None if start is None else (start.network, start.replay),
-        watch=watch,
-        on_pass=tell,
-    )
+    found = fit(experience, split, config, progress, checkpoint_in=folder, initial=initial)
+    held = spaced(split.holdout, max(config.most_opportunities // 3, 1))
+    judged = experience.select(held)
     progress(f"{DQN}: converting", 0.75)
-    held_states = normalise(judged.states(), parameters)
-    intercept, slope = calibrated(later, values_of(learnt.network, problem.states[~fitted]))
-    _change_head(learnt.network, *_entry_change(intercept, slope))
-    scale = _scaled_head(learnt.network, values_of(learnt.network, problem.states[fitted]), seen.masks()[fitted])
-    formats = _export(learnt.network, problem.states[fitted], held_states, judged.masks(), scale, config, folder)
-    parameters = msgspec.structs.replace(
-        parameters,
-        value_scale=scale.tolist(),
-        calibration=(intercept, slope),
-        discount=learner.discount,
-        updates=parameters.updates + 1,
-        analyses=parameters.analyses + len(fit),
-        batches=parameters.batches + learnt.batches,
-        history={name: [finite(value) for value in curve] for name, curve in learnt.curves.items()},
-    )
-    files = _keep(learnt, parameters, folder) | {
-        found.file: found.sha256 for found in formats.values() if found.file and found.sha256
+    scale = _scaled_head(found.network, values_of(found.network, found.states), found.masks)
+    parameters = msgspec.structs.replace(found.parameters, value_scale=scale.tolist())
+    states = normalise(judged.states(), parameters)
+    formats = _export(found.network, found.states, states, judged.masks(), scale, config, folder)
+    files = _keep(found.learnt, parameters, folder) | {
+        each.file: each.sha256 for each in formats.values() if each.file and each.sha256
     }
     served, why = choose(formats, config.quantise)
-    checkpoint.discard()
+    Checkpoint(folder, "").discard()
     progress(DQN, 1.0)
     if served is None:
         return msgspec.structs.replace(plain_component(why), formats=formats, files=files)
-    values = TfliteSession(folder / str(formats[served].file)).run(held_states)[0] * scale
-    baselines = {"always_skip": always_skip(judged.episodes), "random": uniform(judged.episodes)}
-    baselines["rules"] = rules(judged.episodes)
-    if probability is not None:
-        baselines["win_threshold"] = by_probability(judged.episodes, probability[held], config.threshold)
+    values = TfliteSession(folder / str(formats[served].file)).run(states)[0] * scale
     played = greedy(judged.episodes, values)
+    won = None if probability is None else probability[held]
     return Component(
         version=str(formats[served].sha256)[:12],
         served=formats[served].file,
         format=served,
         formats=formats,
         files=files,
-        metrics=policy_metrics(judged.episodes, played, baselines, learner.seed),
+        metrics=judge(judged.episodes, played, config, won),
         headline=HEADLINE,
         parameters=msgspec.to_builtins(parameters),
-        note=_note(why, initial, start, played, judged),
+        note=_note(why, initial, found.continued, played, len(judged)),
     )
+
+
+def judge(
+    episodes: Episodes, played: Played, config: DqnConfig, probability: NDArray[np.floating[Any]] | None = None
+) -> dict[str, Metric]:
+    """What the policy got on held-out episodes beside never trading, dice, the rules and the win model's threshold."""
+    baselines = {"always_skip": always_skip(episodes), "random": uniform(episodes), "rules": rules(episodes)}
+    if probability is not None:
+        baselines["win_threshold"] = by_probability(episodes, probability, config.threshold)
+    return policy_metrics(episodes, played, baselines, config.learner.seed)
 
 
 def spaced(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
@@ -425,9 +372,8 @@ def _keep(learnt: Learnt, parameters: DqnParameters, folder: Path) -> dict[str, 
     return {name: sha256_of(folder / name) for name in names}
 
 
-def _note(why: str, initial: Path | None, start: _Start | None, played: Played, judged: Experience) -> str:
+def _note(why: str, initial: Path | None, continued: bool, played: Played, judged: int) -> str:
     parts = [why]
     if initial is not None:
-        parts.append("trained from scratch: the champion has other columns" if start is None else "continued")
-    parts.append(f"{round(played.trades.sum())} trades at {len(judged)} held-out opportunities")
-    return "; ".join(parts)
+        parts.append("continued" if continued else "trained from scratch: the champion has other columns")
+    return "; ".join([*parts, f"{round(played.trades.sum())} trades at {judged} held-out opportunities"])
