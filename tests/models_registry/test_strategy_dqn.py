@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from features import DECISION_SPEC
 from features.episodes import HOLD, LONG, POSITION_NAMES, SHORT, SKIP, action_mask
 from models_registry import strategy_dqn
-from models_registry.convert import Converted
-from models_registry.dqn_experience import Experience, state_matrix
-from models_registry.dqn_learner import LearnerConfig
+from models_registry.convert import Converted, convert
+from models_registry.dqn_experience import Experience, state_matrix, state_names
+from models_registry.dqn_learner import LearnerConfig, build
 from models_registry.dqn_policy import CLIP, DqnParameters, DqnPolicy, normalise, plain_actions, plain_component
 from models_registry.errors import InputRejected, NotEnoughData, TrainingUnavailable
 from models_registry.manifest import Component, encode
@@ -100,10 +101,19 @@ def test_the_formats_are_measured(component: Component, folder: Path) -> None:
     assert not list((folder).glob("checkpoint*"))
 
 
-def test_the_live_sizes_are_small_enough() -> None:
-    """The default network over the default decision row, as INT8 a third of fp32: by its weights alone a quarter."""
-    weights = sum(a * b for a, b in zip((296, 192, 96), (192, 96, 5), strict=True))
-    assert (weights + 20_000) / (4 * weights + 5_000) < 0.35
+def test_the_network_of_live_size_shrinks_to_a_third(tmp_path: Path) -> None:
+    """The default layers over a default decision row."""
+    rng = np.random.default_rng(0)
+    width = len(state_names(DECISION_SPEC.names))
+    network = build(width, 5, LearnerConfig().hidden)
+    network.get_layer("values").set_weights([rng.standard_normal((LearnerConfig().hidden[-1], 5)), np.zeros(5)])
+    network.save(tmp_path / "network.keras")
+    rows = rng.standard_normal((64, width)).astype(np.float32)
+    size = {name: found.path for name, found in convert(tmp_path / "network.keras", rows, tmp_path).items()}
+    int8, fp32 = size["tflite_int8"], size["tflite_fp32"]
+    assert int8 is not None
+    assert fp32 is not None
+    assert int8.stat().st_size <= 0.35 * fp32.stat().st_size
 
 
 def test_its_files(component: Component, folder: Path) -> None:
@@ -216,7 +226,7 @@ def test_the_same_seed_gives_the_same_component(tmp_path: Path) -> None:
 
 
 def test_the_calibration_finds_what_values_are_worth() -> None:
-    episodes = replace(GIVEN.episodes, step_position=GIVEN.episodes.step_position)
+    episodes = GIVEN.episodes
     values = np.zeros((episodes.states, 5), dtype=np.float32)
     noise = np.random.default_rng(5).standard_normal((len(episodes), 2))
     values[: len(episodes), LONG : SHORT + 1] = (episodes.r + 0.1) / 0.25
