@@ -37,6 +37,7 @@ from models_registry.checkpoints import (
     restore_network,
 )
 from models_registry.errors import ReplayUnreadable
+from models_registry.manifest import DQN
 from models_registry.replay_buffer import CAPACITY, Batch, ReplayBuffer
 
 Float32 = NDArray[np.float32]
@@ -139,7 +140,7 @@ def build(width: int, actions: int, hidden: tuple[int, ...], dropout: float = 0.
         layer = keras.layers.Dense(size, activation="relu", name=f"hidden_{index}")(layer)
         layer = keras.layers.Dropout(dropout, seed=seed + index + 1, name=f"some_of_{index}")(layer)
     values = keras.layers.Dense(actions, kernel_initializer="zeros", name="values")(layer)
-    return keras.Model(source, values, name="strategy_dqn")
+    return keras.Model(source, values, name=DQN)
 
 
 def values_of(network: Any, states: Float32) -> Float32:

@@ -21,7 +21,6 @@ from models_registry.sessions import TfliteSession
 
 Float32 = NDArray[np.float32]
 
-DQN = "strategy_dqn"
 CLIP = 5.0
 """Normalised inputs are limited to this many spreads: INT8 has one input scale per tensor."""
 

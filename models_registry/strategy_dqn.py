@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from features.barriers import VOID
 from features.episodes import ACTIONS, CLOSE, LONG, SHORT, Episodes, action_mask
 from models_registry.checkpoints import Checkpoint, training_key
-from models_registry.convert import convert
+from models_registry.convert import FORMATS, INT8_IO, convert
 from models_registry.dqn_experience import Experience
 from models_registry.dqn_learner import LearnerConfig, Learnt, Problem, learn, values_of
-from models_registry.dqn_policy import DQN, DqnParameters, normalise, plain_component
+from models_registry.dqn_policy import DqnParameters, normalise, plain_component
 from models_registry.errors import NotEnoughData, ReplayUnreadable, TrainingUnavailable
 from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
-from models_registry.manifest import Component, FormatReport, Metric, finite
+from models_registry.manifest import DQN, Component, FormatReport, Metric, finite
 from models_registry.policy_value import (
     Played,
     always_skip,
@@ -41,7 +41,7 @@ from models_registry.policy_value import (
     uniform,
 )
 from models_registry.replay_buffer import ReplayBuffer
-from models_registry.sessions import TfliteSession
+from models_registry.sessions import TfliteSession, run_integers
 from models_registry.structure_autoencoder import Progress
 from models_registry.training_set import Split
 
@@ -332,9 +332,9 @@ def _export(
     with tempfile.TemporaryDirectory() as scratch:
         network.export(Path(scratch) / "model", verbose=False)
         shutil.make_archive(str(folder / SAVED_MODEL_FILE.removesuffix(".zip")), "zip", Path(scratch) / "model")
-    converted = convert(
-        folder / KERAS_FILE, fitted[_every(len(fitted), 1024)], folder, time_limit_s=config.time_limit_s
-    )
+    representative = fitted[_every(len(fitted), 1024)]
+    kinds = (*FORMATS, INT8_IO)
+    converted = convert(folder / KERAS_FILE, representative, folder, kinds, time_limit_s=config.time_limit_s)
     rows = _every(len(states), 8192)
     expected = values_of(network, states[rows]) * scale
     best = masked(expected, masks[rows])
@@ -346,8 +346,12 @@ def _export(
             formats[name] = FormatReport(passed=False, failed=result.failed)
             continue
         path = result.path.rename(folder / f"{DQN}.{name.removeprefix('tflite_')}.tflite")
-        sessions[name] = TfliteSession(path)
-        found = sessions[name].run(states[rows])[0] * scale
+        if name == INT8_IO:
+            raw = run_integers(path, states[rows])[0]
+        else:
+            sessions[name] = TfliteSession(path)
+            raw = sessions[name].run(states[rows])[0]
+        found = raw * scale
         agreement = float((masked(found, masks[rows]) == best).mean())
         errors = {
             "max_error": float(np.abs(np.where(masks[rows], found - expected, 0.0)).max()),

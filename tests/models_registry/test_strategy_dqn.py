@@ -23,7 +23,7 @@ from models_registry.convert import Converted, convert
 from models_registry.dqn_experience import Experience, state_matrix, state_names
 from models_registry.dqn_learner import LearnerConfig, build
 from models_registry.dqn_policy import CLIP, DqnParameters, DqnPolicy, normalise, plain_actions, plain_component
-from models_registry.errors import InputRejected, NotEnoughData, TrainingUnavailable
+from models_registry.errors import InputRejected, NotEnoughData, TrainingSetUnreadable, TrainingUnavailable
 from models_registry.manifest import Component, encode
 from models_registry.policy_value import greedy, masked
 from models_registry.sessions import TfliteSession
@@ -95,7 +95,10 @@ def test_the_formats_are_measured(component: Component, folder: Path) -> None:
     assert fp32.max_error is not None
     assert fp32.max_error < 1e-4
     assert int8.latency_rows == 200
-    for found in (int8, fp32):
+    integers = component.formats["tflite_int8_io"]
+    assert integers.passed
+    assert integers.latency_us is None
+    for found in (int8, fp32, integers):
         assert found.file is not None
         assert (folder / found.file).stat().st_size == found.bytes
     assert not list((folder).glob("checkpoint*"))
@@ -120,6 +123,7 @@ def test_its_files(component: Component, folder: Path) -> None:
     assert set(component.files) == {
         *("strategy_dqn.keras", "strategy_dqn.json", "strategy_dqn.replay.npz", "strategy_dqn.curves.json"),
         *("strategy_dqn.saved_model.zip", "strategy_dqn.int8.tflite", "strategy_dqn.fp32.tflite"),
+        "strategy_dqn.int8_io.tflite",
     }
     assert "saved_model.pb" in zipfile.ZipFile(folder / "strategy_dqn.saved_model.zip").namelist()
     curves = json.loads((folder / "strategy_dqn.curves.json").read_text())
@@ -285,6 +289,15 @@ def test_states_are_their_rows_latents_and_positions() -> None:
     assert out.tolist() == [[1, 1, 2, 3, 3, 3, 3, 3]]
     with pytest.raises(ValueError, match="latents are"):
         Experience(episodes, GIVEN.decision, GIVEN.latents[:1], GIVEN.decision_names)
+
+
+def test_stored_experience_is_the_same() -> None:
+    part = GIVEN.select(np.arange(20))
+    other = Experience.from_bytes(part.to_bytes())
+    assert other.data_hash == part.data_hash
+    assert other.to_bytes() == part.to_bytes()
+    with pytest.raises(TrainingSetUnreadable, match="training set here"):
+        Experience.from_bytes(part.to_bytes()[:-200], "here")
 
 
 def test_when_no_format_can_be_exported_the_rules_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
