@@ -50,14 +50,24 @@ class DqnParameters(msgspec.Struct, frozen=True, kw_only=True):
     """The curves of the last training, one number a pass; the first is of the network that it began with."""
 
 
-def normalise(state: Float32, parameters: DqnParameters, out: Float32 | None = None) -> Float32:
-    """States `[k, S]` as the network takes them: centred, scaled, clipped; NaN as the median. In `out` when given."""
-    centre = np.asarray(parameters.centre, dtype=np.float32)
-    scale = np.float32(1.0) / np.asarray(parameters.spread, dtype=np.float32)
-    scaled = np.subtract(state, centre, out=out)
-    scaled *= scale
-    np.nan_to_num(scaled, copy=False, nan=0.0, posinf=parameters.clip, neginf=-parameters.clip)
-    return np.clip(scaled, -parameters.clip, parameters.clip, out=scaled)
+def normalise(state: Float32, parameters: DqnParameters) -> Float32:
+    """States `[k, S]` as the network takes them: centred, scaled, clipped; NaN as the median."""
+    return standardised(state, *scales(parameters), parameters.clip, np.empty_like(state))
+
+
+def scales(parameters: DqnParameters) -> tuple[Float32, Float32]:
+    """Centre and one over the spread of every column."""
+    spread = np.asarray(parameters.spread, dtype=np.float32)
+    return np.asarray(parameters.centre, dtype=np.float32), np.float32(1.0) / spread
+
+
+def standardised(state: Float32, centre: Float32, scale: Float32, clip: float, out: Float32) -> Float32:
+    """`normalise` into `out`, with the arrays at hand."""
+    np.subtract(state, centre, out=out)
+    out *= scale
+    np.clip(out, -clip, clip, out=out)
+    np.copyto(out, np.float32(0.0), where=np.isnan(out))
+    return out
 
 
 def plain_actions(signal: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -84,7 +94,8 @@ class DqnPolicy:
             return
         self.parameters = msgspec.convert(component.parameters, DqnParameters)
         self._session = TfliteSession(folder / component.served)
-        self._scale = np.asarray(self.parameters.value_scale, dtype=np.float32)
+        self._centre, self._column_scale = scales(self.parameters)
+        self._value_scale = np.asarray(self.parameters.value_scale, dtype=np.float32)
         self._buffer = np.empty((256, len(self.parameters.names)), dtype=np.float32)
 
     def run(
@@ -105,9 +116,10 @@ class DqnPolicy:
             raise InputRejected(f"states have {state.shape[1]} columns, the bundle's {len(self.parameters.names)}")
         if len(state) > len(self._buffer):
             self._buffer = np.empty((2 * len(state), state.shape[1]), dtype=np.float32)
-        rows = normalise(state, self.parameters, self._buffer[: len(state)])
+        rows = self._buffer[: len(state)]
+        standardised(state, self._centre, self._column_scale, self.parameters.clip, rows)
         values = self._session.run(rows)[0]
-        values *= self._scale
+        values *= self._value_scale
         return values, masked(values, mask)
 
 
