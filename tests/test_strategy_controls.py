@@ -24,6 +24,8 @@ from models_registry.structure_autoencoder import statistical_features
 from models_registry.training import no_progress
 from models_registry.training_set import split_in_time
 
+pytestmark = pytest.mark.deep
+
 SEED, SYMBOLS, DAYS = 7, 10, 30
 HOUR = 3_600_000
 Market = tuple[dict[str, Bars], dict[str, Fundings], DecisionHistory]
