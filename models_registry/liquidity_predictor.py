@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.liquidity import Reach
-from features.reach import chance_of_reaching
 from models_registry import liquidity_network
 from models_registry.checkpoints import Checkpoint, FitPlan, Fitted, training_key
 from models_registry.convert import FORMATS, INT8_IO, convert
@@ -26,7 +25,7 @@ from models_registry.errors import InputRejected, NotEnoughData, TrainingUnavail
 from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
 from models_registry.liquidity_network import NetworkShape
 from models_registry.manifest import LIQUIDITY, Component, FormatReport
-from models_registry.reach_metrics import reach_metrics
+from models_registry.reach_metrics import change_of_chances, reach_metrics
 from models_registry.reach_quantiles import (
     PROFILE,
     QUANTILES,
@@ -35,6 +34,7 @@ from models_registry.reach_quantiles import (
     ascending,
     fit_plain,
     offsets,
+    pinball,
 )
 from models_registry.reach_rows import ReachRows, ReachSplit
 from models_registry.sessions import TfliteSession, run_integers
@@ -51,6 +51,9 @@ CURVES_FILE = f"{LIQUIDITY}.curves.json"
 
 CLIP = 4.0
 """Normalised inputs are limited to this many standard deviations, and then scaled to ±1."""
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+"""Of what the network has to say against the constant quantiles: the one that does best on the validation rows."""
 
 CONTINUED = "continued from the champion's network"
 ANEW = "trained anew: the champion's network has another shape"
@@ -70,6 +73,8 @@ class LiquidityParameters(msgspec.Struct, frozen=True, kw_only=True):
     offset: list[list[float]] = []
     """`[2, Q]` what is added to the network's outputs: they begin at the constant quantiles."""
     clip: float = CLIP
+    strength: float = 1.0
+    """What the outputs were multiplied with after the last training; it is in the file."""
     updates: int = 0
     """Trainings that the network has been through."""
     analyses: int = 0
@@ -237,7 +242,10 @@ def train(
     )
     progress(f"{LIQUIDITY}: converting", 0.7)
     parameters = msgspec.structs.replace(
-        parameters, updates=parameters.updates + 1, analyses=parameters.analyses + len(split.fit)
+        parameters,
+        strength=_temper(network, parts["validation"], split.validation.reach, parameters),
+        updates=parameters.updates + 1,
+        analyses=parameters.analyses + len(split.fit),
     )
     files = _keep(network, parameters, told, folder)
     formats = _export(network, shape, parts, split, parameters, config, folder)
@@ -290,6 +298,18 @@ def _parameters(fit: ReachRows, plain: PlainReach, config: LiquidityConfig) -> L
     )
 
 
+def _temper(network: object, rows: Float32, reach: Float32, parameters: LiquidityParameters) -> float:
+    """Draw the network back towards the constant quantiles as far as validation says; by how much.
+
+    Few weeks hold few independent moves of the market, and what a network makes of them is rather too much.
+    """
+    raw, offset = np.asarray(network(rows, training=False)), np.asarray(parameters.offset)  # type: ignore[operator]
+    losses = [pinball(reach, ascending(raw * each, offset), parameters.plain.quantiles).mean() for each in STRENGTHS]
+    best = STRENGTHS[int(np.argmin(losses))]
+    liquidity_network.weaken(network, best)
+    return best
+
+
 def _keep(network: object, parameters: LiquidityParameters, told: Fitted, folder: Path) -> dict[str, str]:
     """Write what a later training continues from and what a person looks at; their sums."""
     liquidity_network.save(network, folder, KERAS_FILE, SAVED_MODEL_FILE)
@@ -331,7 +351,7 @@ def _export(
             sessions[name] = TfliteSession(path)
             raw = sessions[name].run(rows)[0]
         found = ascending(raw, offset)
-        change = _change_of_chances(found, expected, parameters.plain)
+        change = change_of_chances(found, expected, parameters.plain)
         agreement = float((change <= config.chance_tolerance).mean())
         errors = {
             "max_error": float(np.abs(found - expected).max()),
@@ -341,20 +361,6 @@ def _export(
         reported = report(path, errors, {"disagreement": 1.0 - config.agreement})
         formats[name] = msgspec.structs.replace(reported, agreement=agreement)
     return with_latencies(formats, {name: partial(session.run, batch) for name, session in sessions.items()})
-
-
-def _change_of_chances(found: Float32, expected: Float32, plain: PlainReach) -> Float32:
-    """By how much the chances of reaching the constant quantiles' distances differ, flat."""
-    shares = tuple(plain.quantiles)
-    changes = [
-        np.abs(
-            chance_of_reaching(distances, shares, found[:, side])
-            - chance_of_reaching(distances, shares, expected[:, side])
-        )
-        for side in range(len(SIDES))
-        for distances in (np.full(len(found), distance) for distance in plain.constant[side])
-    ]
-    return np.concatenate(changes)
 
 
 def _component(

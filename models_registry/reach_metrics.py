@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from features.reach import chance_of_reaching
 from models_registry.manifest import Metric
 from models_registry.reach_quantiles import SIDES, PlainReach, pinball, profile_estimate
 from models_registry.reach_rows import ReachRows
@@ -110,3 +111,17 @@ def coverage_metrics(judged: Judged, found: Floats, baseline: Floats) -> dict[st
         note="mean distance of coverage and share, both sides",
     )
     return metrics
+
+
+def change_of_chances(found: Floats, expected: Floats, plain: PlainReach) -> Floats:
+    """By how much the chances of reaching the constant quantiles' distances differ, flat: the parity of a format."""
+    shares = tuple(plain.quantiles)
+    changes = [
+        np.abs(
+            chance_of_reaching(distances, shares, found[:, side])
+            - chance_of_reaching(distances, shares, expected[:, side])
+        )
+        for side in range(len(SIDES))
+        for distances in (np.full(len(found), distance) for distance in plain.constant[side])
+    ]
+    return np.concatenate(changes)

@@ -142,6 +142,19 @@ def test_it_begins_at_the_constant_quantiles() -> None:
     assert np.allclose(ascending(raw, np.asarray(parameters.offset)), PLAIN.constant, atol=1e-4)
 
 
+def test_what_a_network_makes_too_much_of_is_drawn_back() -> None:
+    liquidity_network.prepare(1)
+    network = lp.build(SMALL, 32, 5)
+    parameters = lp._parameters(SPLIT.fit, PLAIN, SMALL)
+    rows = lp.normalise(SPLIT.validation.windows, parameters)
+    head = network.get_layer("steps_of_quantiles")  # type: ignore[attr-defined]
+    noise = np.random.default_rng(0).standard_normal((16, 8))
+    head.set_weights([noise, np.zeros(8)])
+    unrelated = np.random.default_rng(1).permutation(SPLIT.validation.reach)
+    assert lp._temper(network, rows, unrelated, parameters) == 0.25
+    assert np.allclose(head.get_weights()[0], 0.25 * noise)
+
+
 def test_a_planted_relation_beats_both_baselines(trained: tuple[Path, Component]) -> None:
     component = trained[1]
     for name in ("pinball_loss", "pinball_loss_below", "pinball_loss_above", "pinball_loss_profile"):
@@ -150,6 +163,7 @@ def test_a_planted_relation_beats_both_baselines(trained: tuple[Path, Component]
     assert component.metrics["pinball_loss"].rows == len(SPLIT.holdout)
     assert component.metrics["pinball_loss_profile"].rows < len(SPLIT.holdout), "of the rows that have a profile"
     assert not component.metrics["profile_pinball_loss"].skill
+    assert component.parameters["strength"] >= 0.75
     assert component.metrics["coverage_0.5"].value == pytest.approx(0.5, abs=0.07)
 
 
