@@ -22,8 +22,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry.checkpoints import Checkpoint
-from models_registry.convert import convert
+from models_registry.checkpoints import Checkpoint, Fitted, Rows
+from models_registry.convert import FORMATS, INT8_IO, convert
 from models_registry.errors import NotEnoughData, TrainingUnavailable
 from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
 from models_registry.feature_network_fitting import (
@@ -48,7 +48,7 @@ from models_registry.feature_network_runtime import (
 )
 from models_registry.manifest import FEATURE_NETWORK, Component, FormatReport
 from models_registry.principal_components import PrincipalComponents
-from models_registry.sessions import TfliteSession
+from models_registry.sessions import TfliteSession, run_integers
 from models_registry.structure_autoencoder import Progress
 from models_registry.training_set import Split, TrainingSet
 
@@ -77,7 +77,44 @@ class _Parts:
     @classmethod
     def of(cls, rows: TrainingSet, split: Split) -> _Parts:
         decisions = decisions_of(rows)
-        return cls(decisions, *(np.unique(decisions.of_row[part]) for part in (split.fit, split.validation, split.holdout)))  # fmt: skip  # noqa: E501
+        parts = (np.unique(decisions.of_row[part]) for part in (split.fit, split.validation, split.holdout))
+        return cls(decisions, *parts)
+
+    def check(self, config: NetworkConfig) -> None:
+        """Raises `NotEnoughData` when a part has too few decisions."""
+        for what, part, need in (
+            ("fit", self.fit, config.fewest_fit),
+            ("be stopped early", self.validation, config.fewest_validation),
+            ("be judged", self.holdout, config.fewest_validation),
+        ):
+            if len(part) < need:
+                raise NotEnoughData(f"{FEATURE_NETWORK} to {what}", len(part), need)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One training."""
+
+    rows: TrainingSet
+    split: Split
+    parts: _Parts
+    config: NetworkConfig
+    folder: Path
+    progress: Progress
+    embargo_ms: int
+    initial: Path | None
+    """The champion that it continues from."""
+    before: NetworkParameters | None
+    """The champion's parameters."""
+    parameters: NetworkParameters
+    inputs: Float32
+    """`[n, inputs]` the decisions as the network takes them."""
+    components: PrincipalComponents
+    """Of the fitted inputs."""
+
+    def tell(self, stage: str, fraction: float) -> None:
+        """Progress of a stage of this training."""
+        self.progress(f"{FEATURE_NETWORK}: {stage}", fraction)
 
 
 def train(
@@ -99,50 +136,23 @@ def train(
     """
     if find_spec("tensorflow") is None:
         raise TrainingUnavailable(FEATURE_NETWORK, "tensorflow")
-    parts = _Parts.of(rows, split)
-    for what, part, need in (
-        ("fit", parts.fit, config.fewest_fit),
-        ("be stopped early", parts.validation, config.fewest_validation),
-        ("be judged", parts.holdout, config.fewest_validation),
-    ):
-        if len(part) < need:
-            raise NotEnoughData(f"{FEATURE_NETWORK} to {what}", len(part), need)
-    folder.mkdir(parents=True, exist_ok=True)
-    before = _champion(initial, rows)
-    decisions, decision = parts.decisions, rows.decision[parts.decisions.first]
-    sizes = decisions.targets["size"][parts.fit][decisions.weights["size"][parts.fit] > 0]
-    parameters = before or parameters_of(decision[parts.fit], sizes)
-    inputs = normalise(decision, parameters)
-    components = PrincipalComponents.fit(inputs[parts.fit], min(FEATURES, inputs.shape[1]))
-    network, encoder, fitted = _fit(rows, inputs, parts, split, components, parameters, config, folder, progress,
-                                    embargo_ms, initial if before else None)  # fmt: skip
+    work = _prepared(rows, split, config, folder, progress, embargo_ms, initial)
+    network, encoder, fitted = _fit(work)
+    before = work.before or NetworkParameters(centre=[], scale=[])
     parameters = encode_parameters(
-        parameters,
+        work.parameters,
         network,
-        updates=(before.updates if before else 0) + 1,
-        analyses=(before.analyses if before else 0) + len(parts.fit),
-        epochs=fitted.best_epoch + 1,
+        updates=before.updates + 1,
+        analyses=before.analyses + len(work.parts.fit),
+        epochs=before.epochs + fitted.best_epoch + 1,
     )
-    progress(f"{FEATURE_NETWORK}: features of rows not seen", 0.4)
-    own = rows.select(split.fit)
-    unseen = out_of_fold(
-        own,
-        config.folds,
-        config,
-        folder,
-        parameters=parameters,
-        components=components,
-        epochs=max(fitted.best_epoch + 1, 1) if before is None else config.continued_epochs,
-        embargo_ms=embargo_ms,
-        on_fold=lambda done: progress(f"{FEATURE_NETWORK}: features of rows not seen", 0.4 + 0.3 * done / config.folds),
-    )
-    np.save(folder / OUT_OF_FOLD_FILE, unseen)
-    progress(f"{FEATURE_NETWORK}: converting", 0.7)
-    formats = _export(network, encoder, inputs, parts, parameters, config, folder)
+    np.save(folder / OUT_OF_FOLD_FILE, _unseen(work, min(max(parameters.epochs, 1), config.epochs)))
+    work.tell("converting", 0.7)
+    formats = _export(network, encoder, work, parameters)
     component = _component(formats, parameters, rows, fitted.curves, config, folder)
-    progress(f"{FEATURE_NETWORK}: judging", 0.9)
+    work.tell("judging", 0.9)
     if component.served is not None:
-        component = _judged(component, rows, split, parts, config, folder)
+        component = _judged(component, work)
     Checkpoint(folder, "").discard()
     progress(FEATURE_NETWORK, 1.0)
     return component
@@ -180,56 +190,94 @@ def _champion(initial: Path | None, rows: TrainingSet) -> NetworkParameters | No
     return msgspec.convert(stored["parameters"], NetworkParameters)
 
 
-def _fit(
+def _prepared(
     rows: TrainingSet,
-    inputs: Float32,
-    parts: _Parts,
     split: Split,
-    components: PrincipalComponents,
-    parameters: NetworkParameters,
     config: NetworkConfig,
     folder: Path,
     progress: Progress,
     embargo_ms: int,
     initial: Path | None,
-) -> tuple[Any, Any, Any]:
-    prepare(config.seed)
-    network, encoder = build(inputs.shape[1], config, components)
+) -> _Work:
+    parts = _Parts.of(rows, split)
+    parts.check(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    before = _champion(initial, rows)
+    decisions, decision = parts.decisions, rows.decision[parts.decisions.first]
+    sizes = decisions.targets["size"][parts.fit][decisions.weights["size"][parts.fit] > 0]
+    # The champion's weights belong to its normalisation.
+    parameters = before or parameters_of(decision[parts.fit], sizes)
+    inputs = normalise(decision, parameters)
+    return _Work(
+        rows=rows,
+        split=split,
+        parts=parts,
+        config=config,
+        folder=folder,
+        progress=progress,
+        embargo_ms=embargo_ms,
+        initial=initial if before else None,
+        before=before,
+        parameters=parameters,
+        inputs=inputs,
+        components=PrincipalComponents.fit(inputs[parts.fit], min(FEATURES, inputs.shape[1])),
+    )
+
+
+def _fit(work: _Work) -> tuple[Any, Any, Fitted]:
+    """The network, its encoder and how fitting them went."""
+    prepare(work.config.seed)
+    network, encoder = build(work.inputs.shape[1], work.config, work.components)
     weights = ""
-    if initial is not None:
+    if work.initial is not None:
         import keras
 
-        champion = keras.models.load_model(initial / NETWORK_FILE, compile=False)
+        champion = keras.models.load_model(work.initial / NETWORK_FILE, compile=False)
         network.set_weights(champion.get_weights())
-        weights = sha256_of(initial / NETWORK_FILE)
+        weights = sha256_of(work.initial / NETWORK_FILE)
+
+    def part(index: NDArray[np.int64], next_part_ms: int) -> Rows:
+        return keras_rows(work.inputs, work.parts.decisions, index, next_part_ms - work.embargo_ms, work.parameters)
+
     fitted = fit_network(
         network,
-        keras_rows(inputs, parts.decisions, parts.fit, split.validation_start_ms - embargo_ms, parameters),
-        keras_rows(inputs, parts.decisions, parts.validation, split.holdout_start_ms - embargo_ms, parameters),
-        config,
-        folder,
+        part(work.parts.fit, work.split.validation_start_ms),
+        part(work.parts.validation, work.split.holdout_start_ms),
+        work.config,
+        work.folder,
         weights,
-        continued=initial is not None,
-        on_epoch=lambda done, _: progress(f"{FEATURE_NETWORK}: fitting", 0.4 * done / config.epochs),
+        continued=work.initial is not None,
+        on_epoch=lambda done, _: work.tell("fitting", 0.4 * done / work.config.epochs),
     )
     return network, encoder, fitted
 
 
-def _export(
-    network: Any,
-    encoder: Any,
-    inputs: Float32,
-    parts: _Parts,
-    parameters: NetworkParameters,
-    config: NetworkConfig,
-    folder: Path,
-) -> dict[str, FormatReport]:
+def _unseen(work: _Work, epochs: int) -> Float32:
+    """`[fit, 32]` the fitted rows' features of networks that have not seen them, fitted as long as the served one."""
+    stage = "features of rows not seen"
+    work.tell(stage, 0.4)
+    return out_of_fold(
+        work.rows.select(work.split.fit),
+        work.config.folds,
+        work.config,
+        work.folder,
+        parameters=work.parameters,
+        components=work.components,
+        epochs=epochs,
+        embargo_ms=work.embargo_ms,
+        on_fold=lambda done: work.tell(stage, 0.4 + 0.3 * done / work.config.folds),
+    )
+
+
+def _export(network: Any, encoder: Any, work: _Work, parameters: NetworkParameters) -> dict[str, FormatReport]:
     """Every format of the encoder, measured against Keras on held-out decisions."""
+    inputs, parts, config, folder = work.inputs, work.parts, work.config, work.folder
     network.save(folder / NETWORK_FILE)
     encoder.save(folder / ENCODER_FILE)
     _save_model(encoder, folder / SAVED_MODEL_FILE)
     fit = parts.fit[np.unique(np.linspace(0, len(parts.fit) - 1, 512).astype(np.int64))]
-    converted = convert(folder / ENCODER_FILE, inputs[fit], folder, time_limit_s=config.time_limit_s)
+    kinds = (*FORMATS, INT8_IO)
+    converted = convert(folder / ENCODER_FILE, inputs[fit], folder, kinds, time_limit_s=config.time_limit_s)
     held = inputs[parts.holdout]
     expected = np.asarray(encoder(held, training=False))
     spread = np.asarray(encoder(inputs[fit], training=False)).std(axis=0) + 1e-6
@@ -243,8 +291,11 @@ def _export(
             formats[name] = FormatReport(passed=False, failed=result.failed)
             continue
         path = result.path.rename(folder / f"{FEATURE_NETWORK}.{name.removeprefix('tflite_')}.tflite")
-        sessions[name] = TfliteSession(path)
-        found = sessions[name].run(held)[0]
+        if name == INT8_IO:
+            found = run_integers(path, held)[0]
+        else:
+            sessions[name] = TfliteSession(path)
+            found = sessions[name].run(held)[0]
         difference = np.abs(found - expected) / spread
         mine = {head: head_values(found, parameters, head) for head in base}
         changed = np.concatenate([np.abs(mine[head] - told[head]) for head in base])
@@ -316,13 +367,11 @@ def _component(
     )
 
 
-def _judged(
-    component: Component, rows: TrainingSet, split: Split, parts: _Parts, config: NetworkConfig, folder: Path
-) -> Component:
+def _judged(component: Component, work: _Work) -> Component:
     """The component with what the served file is worth on held-out rows."""
-    features = training_features(folder, component, rows, split)
+    rows, decisions = work.rows, work.parts.decisions
+    features = training_features(work.folder, component, rows, work.split)
     parameters = msgspec.convert(component.parameters, NetworkParameters)
-    metrics = downstream_metrics(rows, split, features, config.seed)
-    own = features[parts.decisions.first]
-    metrics |= head_metrics(own, parts.decisions, parts.holdout, parameters, config.seed)
+    metrics = downstream_metrics(rows, work.split, features, work.config.seed)
+    metrics |= head_metrics(features[decisions.first], decisions, work.parts.holdout, parameters, work.config.seed)
     return msgspec.structs.replace(component, metrics=metrics, headline="outcome_log_loss")

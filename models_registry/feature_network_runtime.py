@@ -83,6 +83,7 @@ class NetworkParameters(msgspec.Struct, frozen=True, kw_only=True):
     analyses: int = 0
     """How many decision rows they have been fitted to, over all of them."""
     epochs: int = 0
+    """How often they have been through the rows of each."""
 
 
 def size_of(move: NDArray[np.floating]) -> Float32:

