@@ -135,6 +135,7 @@ def test_the_temporal_difference_by_hand() -> None:
     assert np.isnan(temporal_difference(values, problem.masks, first.select(np.array([], dtype=int)), 0.99))
 
 
+@pytest.mark.deep
 def test_the_same_seed_gives_the_same_network(learnt: Learnt) -> None:
     again, other = learn(made(), QUICK), learn(made(), replace(QUICK, seed=2))
     assert [w.tobytes() for w in again.network.get_weights()] == [w.tobytes() for w in learnt.network.get_weights()]
@@ -164,6 +165,7 @@ learn(made(), RESUMED, checkpoint=Checkpoint(Path(sys.argv[1]), "key"), on_pass=
 RESUMED = replace(QUICK, dropout=0.2, passes=4)
 
 
+@pytest.mark.deep
 def test_after_sigkill_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()[-2000:]

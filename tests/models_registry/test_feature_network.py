@@ -90,6 +90,7 @@ def test_it_finds_what_the_raw_columns_do_not_say(trained: Trained) -> None:
 
 
 @pytest.mark.usefixtures("unexported")
+@pytest.mark.deep
 def test_shuffled_targets_give_no_skill(tmp_path: Path) -> None:
     """Judged as the served file would be: features of rows not seen for the fit, the network's own beyond it."""
     rows = crossed.shuffled(crossed.training_set())
@@ -127,6 +128,7 @@ def test_the_served_file_agrees_with_the_network_and_is_small(trained: Trained) 
     assert fp32.latency_us
 
 
+@pytest.mark.deep
 def test_the_sizes_of_the_default_make_a_file_of_a_third(tmp_path: Path) -> None:
     """As wide as a decision row: on the few columns of the other tests what comes with a file outweighs it."""
     from models_registry.convert import convert
@@ -152,6 +154,7 @@ def test_what_it_leaves_behind_is_whole(trained: Trained) -> None:
 
 
 @pytest.mark.usefixtures("unexported")
+@pytest.mark.deep
 def test_it_goes_on_from_the_champion(trained: Trained, tmp_path: Path) -> None:
     config = replace(CONFIG, continued_epochs=1, folds=2)
     split = split_of(trained.rows, TrainingConfig())
@@ -264,6 +267,7 @@ def test_a_block_is_not_trained_on_what_overlaps_it() -> None:
         assert len(others) > 300
 
 
+@pytest.mark.deep
 def test_features_do_not_change_with_the_labels_of_their_own_block(tmp_path: Path) -> None:
     rows = crossed.training_set(rows=900)
     first = rows.decided_at < np.median(rows.decided_at) - 12 * planted.HOUR
@@ -375,6 +379,7 @@ here.weights_of(Path({str(folder)!r}))
 
 
 @pytest.mark.usefixtures("unexported")
+@pytest.mark.deep
 def test_the_same_seed_gives_the_same_bits_also_after_sigkill(tmp_path: Path) -> None:
     undisturbed = weights_of(tmp_path / "undisturbed")
     killed(tmp_path / "killed")
@@ -394,6 +399,7 @@ def test_what_stands_in_the_way_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("unexported")
+@pytest.mark.deep
 def test_a_format_that_crashes_is_named(tmp_path: Path) -> None:
     found = train(crossed.training_set(rows=900), replace(TINY, epochs=1), tmp_path).component
     assert found.served is None

@@ -233,6 +233,7 @@ def test_without_the_network_the_volume_profile_stands_in() -> None:
     assert nothing.below.shape == (len(rows), 4)
 
 
+@pytest.mark.deep
 def test_shuffled_reaches_show_no_skill(tmp_path: Path, unconverted: None) -> None:
     split = made_reach.reach_split(made_reach.reach_rows(told=False))
     lp.train(split, replace(SMALL, epochs=6), tmp_path, no_progress)
@@ -241,6 +242,7 @@ def test_shuffled_reaches_show_no_skill(tmp_path: Path, unconverted: None) -> No
     assert not metric.skill
 
 
+@pytest.mark.deep
 def test_a_conversion_that_crashes_is_a_failure_of_the_formats(tiny: tuple[Path, Component]) -> None:
     folder, component = tiny
     assert component.served is None
@@ -251,6 +253,7 @@ def test_a_conversion_that_crashes_is_a_failure_of_the_formats(tiny: tuple[Path,
     assert np.array_equal(found.below, PLAIN.run(rows.profile)[:, 0])
 
 
+@pytest.mark.deep
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     tmp_path: Path, tiny: tuple[Path, Component], unconverted: None
 ) -> None:
@@ -261,6 +264,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert weights(tmp_path / "other") != weights(tiny[0])
 
 
+@pytest.mark.deep
 def test_a_training_that_was_killed_goes_on_to_the_same_network(
     tmp_path: Path, tiny: tuple[Path, Component], unconverted: None
 ) -> None:
@@ -289,6 +293,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_network(
     assert sum(fraction < 0.7 - 1e-9 for fraction in fractions) == 0, "only the last epoch was left to fit"
 
 
+@pytest.mark.deep
 def test_a_later_training_goes_on_from_the_champion(
     tmp_path: Path, tiny: tuple[Path, Component], unconverted: None
 ) -> None:

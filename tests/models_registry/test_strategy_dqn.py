@@ -104,6 +104,7 @@ def test_the_formats_are_measured(component: Component, folder: Path) -> None:
     assert not list((folder).glob("checkpoint*"))
 
 
+@pytest.mark.deep
 def test_the_network_of_live_size_shrinks_to_a_third(tmp_path: Path) -> None:
     """The default layers over a default decision row."""
     rng = np.random.default_rng(0)
@@ -191,6 +192,7 @@ assert not {{"tensorflow", "keras"}} & set(sys.modules)
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.deep
 def test_it_continues_from_a_champion(folder: Path, component: Component) -> None:
     """With its weights, normalisation, buffer and counters, for fewer passes."""
     more = experience(900, seed=9)
@@ -212,6 +214,7 @@ def test_it_continues_from_a_champion(folder: Path, component: Component) -> Non
     ).continued
 
 
+@pytest.mark.deep
 def test_shuffled_rewards_give_no_skill() -> None:
     given = shuffled(GIVEN)
     split = cut(given)
@@ -221,6 +224,7 @@ def test_shuffled_rewards_give_no_skill() -> None:
     assert not metrics[HEADLINE].skill
 
 
+@pytest.mark.deep
 def test_the_same_seed_gives_the_same_component(tmp_path: Path) -> None:
     short = replace(SMALL, learner=replace(SMALL.learner, passes=1))
     split = cut(GIVEN)
