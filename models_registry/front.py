@@ -119,6 +119,7 @@ class PredictionFront:
             raise FrontClosed
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting = [each for each in self._waiting if not each[1].done()]  # who was cancelled fills no batch
         self._waiting.append((question, future))
         if len(self._waiting) >= self._most_rows:
             self._send()
@@ -136,7 +137,7 @@ class PredictionFront:
             if timer is not None:
                 timer.cancel()
         self._oldest = self._quiet = None
-        batch = [(question, future) for question, future in self._waiting if not future.done()]
+        batch = [each for each in self._waiting if not each[1].done()]
         self._waiting = []
         if batch:
             task = asyncio.get_running_loop().create_task(self._answer(batch))

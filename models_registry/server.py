@@ -111,7 +111,7 @@ class MlflowServer:
             "PYTHONUNBUFFERED": "1",
         }
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "models_registry.server", str(os.getpid()), *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -119,7 +119,8 @@ class MlflowServer:
                 env=environment,
                 start_new_session=True,
             )
-        return self._process
+        self._process = process  # from now on another thread may stop it, and forget it
+        return process
 
     def command(self) -> list[str]:
         """The `mlflow server` command line."""

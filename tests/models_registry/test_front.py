@@ -114,7 +114,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_their_answers() -> N
         running[1].cancel()
         waiting[0].cancel()
         await asyncio.sleep(0)
-        more = [asyncio.create_task(front.predict(small(i))) for i in range(7, 9)]
+        more = [asyncio.create_task(front.predict(small(i))) for i in range(7, 9)]  # with 5 and 6 a batch
         runtime.free.set()
         found = await asyncio.gather(*running, *waiting[1:], *more, return_exceptions=True)
     assert isinstance(found[1], asyncio.CancelledError)
