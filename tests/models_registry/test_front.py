@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -72,16 +74,32 @@ async def test_a_full_batch_waits_for_nobody() -> None:
     assert runtime.sizes == [32, 32]
 
 
-async def test_a_batch_that_never_has_quiet_goes_when_its_oldest_has_waited_long_enough() -> None:
+async def test_a_batch_that_never_has_quiet_goes_when_its_oldest_has_waited_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the loop's timers held by hand: each question begins the quiet anew, and none the oldest's wait."""
+    timers: list[tuple[float, Callable[[], None], Mock]] = []
+
+    def call_later(delay_s: float, callback: Callable[[], None]) -> Mock:
+        timers.append((delay_s, callback, Mock()))
+        return timers[-1][2]
+
     runtime = Recorded()
-    front = PredictionFront(runtime, most_wait_s=0.05, quiet_s=0.04)
-    async with front:
+    async with PredictionFront(runtime, most_wait_s=0.1, quiet_s=0.002) as front:
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
         tasks = []
-        while not front.batches:
-            tasks.append(asyncio.create_task(front.predict(small(1))))
-            await asyncio.sleep(0.005)
-        await asyncio.gather(*tasks)
-    assert 1 < runtime.sizes[0] < 32
+        for value in range(5):
+            tasks.append(asyncio.create_task(front.predict(small(value))))
+            await asyncio.sleep(0)
+        waiting = [(delay_s, callback) for delay_s, callback, handle in timers if not handle.cancel.called]
+        assert [delay_s for delay_s, _ in waiting] == [0.1, 0.002]
+        assert len(timers) == 1 + 5
+        assert front.batches == 0
+        waiting[0][1]()
+        assert all(handle.cancel.called for _, _, handle in timers), "a later batch would be sent too soon"
+        found = await asyncio.gather(*tasks)
+    assert [answer.win_probability for answer in found] == [0, 1, 2, 3, 4]
+    assert runtime.sizes == [5]
 
 
 async def test_switched_off_every_question_is_a_batch() -> None:
