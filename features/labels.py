@@ -108,7 +108,8 @@ def label_history(
 
     A candidate that was void, whose minutes have a hole, or whose end the bars do not reach has no label.
     Weight = quality x uniqueness x recency; recency halves every `half_life_days` before the last label,
-    and is 1 without it. `hunting` adds the candidates that hunt liquidity.
+    and is 1 without it. `hunting` adds the candidates that hunt liquidity; their pools are scored without a liquidity
+    model, as what one says of the time that it was fitted to would choose candidates by how they ended.
     """
     chosen = candidates(history.decision, history.spec, history.ready, hunting)
     rows = chosen.index

@@ -39,10 +39,11 @@ from numpy.typing import NDArray
 
 from features.decision_spec import DECISION_SPEC, DecisionSpec
 from features.errors import SettingsUnusable
+from features.reach import chance_of_reaching
 
 Column = NDArray[np.float32]
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same decision rows would give other pools, scores or hunts; bundles record it."""
 
 NONE, RANGE, STRUCTURE = 0, 1, 2
@@ -201,7 +202,7 @@ def _structural(decision: NDArray[np.float32], spec: DecisionSpec, side: float, 
             "edge": _unit(np.float32(1) - (np.float32(-side) * column(f"{edge}_distance") - distance) / EDGE_ATR),
         }
         if reach is not None:
-            parts["reach"] = _chance(distance, reach.quantiles, reach.below if side > 0 else reach.above)
+            parts["reach"] = chance_of_reaching(distance, reach.quantiles, reach.below if side > 0 else reach.above)
     return _pools(distance, _mean(parts), known, STRUCTURE, parts)
 
 
@@ -236,20 +237,6 @@ def _path(distance: Column, node: Column, control: Column) -> Column:
     free = np.where(np.isnan(node), np.float32(1), share)
     # Without a point of control there was no volume at all.
     return np.where(np.isnan(control), np.float32(np.nan), free)
-
-
-def _chance(distance: Column, quantiles: tuple[float, ...], reach: NDArray[np.float32]) -> Column:
-    """The chance that price reaches as far as `distance`: linear between the quantiles, from 1 at price itself."""
-    before, below = np.zeros(len(distance), dtype=np.float32), np.float32(0)
-    chance = np.full(len(distance), np.nan, dtype=np.float32)
-    for index, quantile in enumerate(quantiles):
-        value, share = reach[:, index], np.float32(quantile)
-        width = np.maximum(value - before, np.float32(1e-6))
-        inside = np.isnan(chance) & (distance <= value)
-        chance = np.where(inside, np.float32(1) - (below + (share - below) * (distance - before) / width), chance)
-        before, below = value, share
-    beyond = np.isnan(chance) & np.isfinite(distance) & np.isfinite(reach).all(axis=1)
-    return np.where(beyond, np.float32(1) - below, chance)
 
 
 def _mean(parts: Mapping[str, Column]) -> Column:

@@ -120,10 +120,10 @@ class TestPools:
     def test_what_the_liquidity_model_says_is_a_part_of_its_own(self) -> None:
         reach = Reach((0.25, 0.5, 0.75), np.array([[0.5, 1.5, 2.0]], np.float32), np.array([[0, 0, 0]], np.float32))
         found = levels(rows(below()), SPEC, HUNTING, reach)
-        # Half way from the first quartile to the median.
-        assert part(found.below)["reach"] == pytest.approx(1 - 0.375)
-        assert found.below.score.tolist() == pytest.approx([(2.5 + 0.625) / 5])
-        for distance, chance in ((0.0, 1.0), (0.25, 0.875), (2.0, 0.25), (9.0, 0.25)):
+        # Half way from the first quartile to the median, by the logarithm of the chance.
+        assert part(found.below)["reach"] == pytest.approx((0.75 * 0.5) ** 0.5)
+        assert found.below.score.tolist() == pytest.approx([(2.5 + (0.75 * 0.5) ** 0.5) / 5])
+        for distance, chance in ((0.0, 1.0), (0.25, 0.75**0.5), (2.0, 0.25), (3.0, 0.0625)):
             far = levels(rows(below(equal_lows_distance=distance, swing_low_distance=99.0)), SPEC, HUNTING, reach)
             assert part(far.below)["reach"] == pytest.approx(chance)
 
