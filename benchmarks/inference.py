@@ -37,8 +37,8 @@ def run() -> list[Row]:
                 return predictor.predict(decision, windows, index, direction, kind=kind, quality=score)
 
             wave_s = float(np.median(seconds(wave, 200)))
-            embed_s = float(np.median(seconds(lambda: predictor.embed(windows), 200)))
-            keras_s = _keras_seconds(bundle.folder, predictor, windows)
+            embed_s = float(np.median(seconds(lambda: predictor.see(decision, windows), 200)))
+            keras_s = _keras_seconds(bundle.folder, predictor, decision, windows)
     return [
         Row(
             f"inference, {ROWS} rows and {2 * ROWS} candidates, both models",
@@ -52,18 +52,18 @@ def run() -> list[Row]:
     ]
 
 
-def _keras_seconds(folder: Path, predictor: Predictor, windows: np.ndarray) -> float:
+def _keras_seconds(folder: Path, predictor: Predictor, decision: np.ndarray, windows: np.ndarray) -> float:
     """The median time of `keras.predict` on the windows, after checking that it gives what is served."""
     import keras
 
-    from models_registry.runtime import parameters
+    from models_registry.stages import parameters
     from models_registry.structure_autoencoder import KERAS_FILE, AutoencoderParameters, normalise
 
     component = predictor.manifest.components[AUTOENCODER]
     normalised = normalise(windows, parameters(folder, AUTOENCODER, component, AutoencoderParameters))
     network = keras.models.load_model(folder / KERAS_FILE)
     expected = network.predict(normalised, verbose=0)[0]
-    latents = predictor.embed(windows)[0]
+    latents = predictor.see(decision, windows).latents
     scale = float(np.abs(expected).max())
     assert float(np.abs(latents - expected).max()) < 0.1 * scale, "the served autoencoder differs from Keras"
     return float(np.median(seconds(lambda: network.predict(normalised, verbose=0), 10)))

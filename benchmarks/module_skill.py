@@ -37,6 +37,8 @@ from features.liquidity import HuntSettings
 from market.bars import DAY_MS
 from market.lake import Lake
 from market.sources import BarSource, open_source
+from models_registry.assembling import assemble
+from models_registry.component_folder import COMPONENT_FILE
 from models_registry.dynamic_features import report_of
 from models_registry.dynamic_selection import DynamicConfig
 from models_registry.evaluation import predict_rows
@@ -53,15 +55,8 @@ from models_registry.statistics import (
     log_loss,
     ratio_interval,
 )
-from models_registry.training import (
-    COMPONENT_FILE,
-    TrainingConfig,
-    assemble,
-    split_of,
-    train_dynamic_features,
-    train_regime_predictor,
-    train_win_classifier,
-)
+from models_registry.training import train_dynamic_features, train_regime_predictor, train_win_classifier
+from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import TrainingSet
 from orchestration.label_store import History, store_history_labels
 from orchestration.resources import TrainingSettings
@@ -234,8 +229,9 @@ def win_probability(
     """What a win model trained with the expressions in the folder `dynamic` says of the held-out rows, as served."""
     name = "plain" if dynamic is None else dynamic.name
     win = folder / f"win-{name}"
-    train_win_classifier(rows, folder / AUTOENCODER, config, win, dynamic=dynamic)
-    parts = {AUTOENCODER: folder / AUTOENCODER, WIN: win} | ({} if dynamic is None else {DYNAMIC: dynamic})
+    below = {AUTOENCODER: folder / AUTOENCODER} | ({} if dynamic is None else {DYNAMIC: dynamic})
+    train_win_classifier(rows, below, config, win)
+    parts = below | {WIN: win}
     bundle = assemble(rows, config, parts, folder / f"bundle-{name}")
     with Predictor.load(bundle.folder) as predictor:
         return predict_rows(predictor, rows.select(split_of(rows, config).holdout))

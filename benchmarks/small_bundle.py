@@ -9,8 +9,9 @@ from features.history import DecisionHistory, decision_history
 from market.bars import DAY_MS
 from market.lake import Lake
 from market.sources import open_source
+from models_registry.assembling import train_bundle
 from models_registry.structure_autoencoder import AutoencoderConfig
-from models_registry.training import TrainingConfig, train_bundle
+from models_registry.training_config import TrainingConfig
 from models_registry.win_classifier import WinConfig
 from orchestration.label_store import History, store_history_labels
 from orchestration.resources import TrainingSettings

@@ -17,17 +17,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.liquidity import Reach
 from models_registry.errors import BundleRejected
 from models_registry.exports import sha256_of
 from models_registry.manifest import (
     AUTOENCODER,
+    DQN,
+    FEATURE_NETWORK,
+    LIQUIDITY,
     MANIFEST_FILE,
+    REGIME,
+    WIN,
     DecisionSpecLike,
     Golden,
     Manifest,
     encode,
 )
-from models_registry.runtime import Predictor, read_manifest
+from models_registry.runtime import Predictor, Seen, read_manifest
 from models_registry.terms import check_hunting, cost_model, trade_plan
 
 GOLDEN_FILE = "golden.npz"
@@ -36,20 +42,44 @@ GOLDEN_ROWS = 64
 TOLERANCE_INT8 = {
     "latents": 0.25,
     "reconstruction_error": 0.05,
+    "features": 0.25,
+    "reach_below": 0.25,
+    "reach_above": 0.25,
     "win_probability": 1e-4,
+    "action_value": 0.1,
     "regime_probability": 1e-6,
 }
-"""Processors round INT8 layers differently by one step, a few hundredths of a latent's unit variance, and a
-window passes half a dozen layers. The error is relative. The win model is checked from the golden latents, not
-from recomputed ones: trees jump at their thresholds, and from the same inputs they agree to rounding."""
+"""Processors round INT8 layers differently by one step, a few hundredths of an output's spread, and what is predicted
+passes several layers. Reconstruction errors and reaches are relative. What reads another model's outputs is checked
+from the golden ones, not from recomputed ones: trees jump at their thresholds, and from the same inputs they agree to
+rounding."""
 
 TOLERANCE_FLOAT = {
     "latents": 1e-3,
     "reconstruction_error": 1e-3,
+    "features": 1e-3,
+    "reach_below": 1e-3,
+    "reach_above": 1e-3,
     "win_probability": 1e-4,
+    "action_value": 1e-3,
     "regime_probability": 1e-6,
 }
 """fp32 and the plain versions differ between processors by the order of their sums only."""
+
+RELATIVE = ("reconstruction_error", "reach_below", "reach_above")
+"""Golden outputs whose differences are relative to them."""
+
+GIVEN_BY = {
+    "latents": AUTOENCODER,
+    "reconstruction_error": AUTOENCODER,
+    "features": FEATURE_NETWORK,
+    "reach_below": LIQUIDITY,
+    "reach_above": LIQUIDITY,
+    "win_probability": WIN,
+    "action_value": DQN,
+    "regime_probability": REGIME,
+}
+"""The model that gives each golden output: by its format goes the tolerance."""
 
 
 def write(
@@ -170,7 +200,7 @@ def _check_golden(folder: Path, predictor: Predictor, golden: Golden) -> None:
     try:
         with np.load(folder / golden.file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        actual = _golden_outputs(predictor, arrays, latents=arrays["latents"], error=arrays["reconstruction_error"])
+        actual = _golden_outputs(predictor, arrays, _seen(predictor, arrays))
         expected = {name: arrays[name] for name in actual}
     except Exception as error:
         raise BundleRejected(folder, f"its golden outputs cannot be computed: {error}") from error
@@ -182,7 +212,7 @@ def _check_golden(folder: Path, predictor: Predictor, golden: Golden) -> None:
         if values.shape != expected[name].shape:
             raise BundleRejected(folder, f"golden {name} is {expected[name].shape}, its inputs give {values.shape}")
         difference = np.abs(values.astype(np.float64) - expected[name])
-        if name == "reconstruction_error":
+        if name in RELATIVE:
             difference /= np.maximum(np.abs(expected[name]), 1e-6)
         unknown = np.isnan(values) != np.isnan(expected[name])
         worst = np.inf if unknown.any() else float(np.nanmax(difference, initial=0.0))
@@ -193,31 +223,43 @@ def _check_golden(folder: Path, predictor: Predictor, golden: Golden) -> None:
 
 
 def _golden_outputs(
-    predictor: Predictor,
-    golden: Mapping[str, NDArray[Any]],
-    latents: NDArray[np.float32] | None = None,
-    error: NDArray[np.float32] | None = None,
+    predictor: Predictor, golden: Mapping[str, NDArray[Any]], seen: Seen | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """The outputs for golden inputs; the win model's from `latents` and `error` where they are given."""
-    own_latents, own_error = predictor.embed(golden["windows"])
+    """The outputs for golden inputs; what reads the first stage's reads what is `seen` where that is given."""
+    own = predictor.see(golden["decision"], golden["windows"])
     probability = predictor.score(
         golden["decision"],
-        own_latents if latents is None else latents,
-        own_error if error is None else error,
+        seen or own,
         golden["index"],
         golden["direction"],
         kind=golden["kind"],
         quality=golden["quality"],
     )
-    found = {"latents": own_latents, "reconstruction_error": own_error, "win_probability": probability}
+    found = {
+        "latents": own.latents,
+        "reconstruction_error": own.error,
+        "features": own.features,
+        "reach_below": own.reach.below,
+        "reach_above": own.reach.above,
+        "win_probability": probability,
+        "action_value": predictor.act(golden["decision"], (seen or own).latents)[0],
+    }
     regimes = predictor.regimes(golden["decision"], golden["windows"])
     return found if regimes is None else found | {"regime_probability": regimes.astype(np.float32)}
 
 
+def _seen(predictor: Predictor, golden: Mapping[str, NDArray[Any]]) -> Seen:
+    """The first stage's golden outputs."""
+    reach = Reach(predictor.quantiles, golden["reach_below"], golden["reach_above"])
+    return Seen(golden["latents"], golden["reconstruction_error"], golden["features"], reach)
+
+
 def _tolerance(manifest: Manifest) -> dict[str, float]:
-    autoencoder = manifest.components.get(AUTOENCODER)
-    int8 = autoencoder is not None and autoencoder.format == "tflite_int8"
-    return dict(TOLERANCE_INT8 if int8 else TOLERANCE_FLOAT)
+    def of(name: str) -> Mapping[str, float]:
+        part = manifest.components.get(GIVEN_BY[name])
+        return TOLERANCE_INT8 if part is not None and part.format == "tflite_int8" else TOLERANCE_FLOAT
+
+    return {name: of(name)[name] for name in GIVEN_BY}
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:

@@ -98,6 +98,11 @@ class DqnPolicy:
         self._value_scale = np.asarray(self.parameters.value_scale, dtype=np.float32)
         self._buffer = np.empty((256, len(self.parameters.names)), dtype=np.float32)
 
+    @property
+    def served(self) -> bool:
+        """Whether there is a network; else the plain version stands in."""
+        return self._session is not None
+
     def run(
         self, state: Float32, mask: NDArray[np.bool_], signal: NDArray[Any] | None = None
     ) -> tuple[Float32, NDArray[np.int64]]:

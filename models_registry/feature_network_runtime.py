@@ -166,7 +166,8 @@ class FeatureNetwork:
     def run(self, decision: Float32) -> Float32:
         """Features `[k, 32]` of decision rows `[k, D]`; a row's result does not depend on the other rows."""
         if decision.shape[1:] != (len(self._names),):
-            raise InputRejected(f"decision rows have {decision.shape[-1]} columns, the bundle's {len(self._names)}")
+            columns, known = decision.shape[-1], len(self._names)
+            raise InputRejected(f"decision rows have {columns} columns, the bundle's have {known}")
         if self._session is None:
             return plain_features(decision, self._names)
         if len(decision) > len(self._buffer):

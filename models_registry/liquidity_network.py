@@ -132,13 +132,17 @@ def compile_for(network: Any, offset: NDArray[np.floating], shares: NDArray[np.f
 def fitted(
     network: Any,
     rows: tuple[NDArray[np.float32], NDArray[np.float32]],
-    validation: tuple[NDArray[np.float32], NDArray[np.float32]],
+    validation: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
     plan: FitPlan,
     checkpoint: Checkpoint,
     on_epoch: Callable[[int], None],
 ) -> Fitted:
-    """Fit the compiled network to inputs and reaches, from its checkpoint where there is one."""
-    return fit(network, Rows(*rows), Rows(*validation), plan, checkpoint, lambda done, _: on_epoch(done))
+    """Fit the compiled network to inputs and reaches, from its checkpoint where there is one.
+
+    Without validation rows it goes through all epochs.
+    """
+    held = None if validation is None else Rows(*validation)
+    return fit(network, Rows(*rows), held, plan, checkpoint, lambda done, _: on_epoch(done))
 
 
 def load(path: Path, shape: NetworkShape) -> Any | None:

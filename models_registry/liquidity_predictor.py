@@ -172,6 +172,8 @@ class LiquidityConfig:
     """Bars that make one step."""
     epochs: int = 12
     """At most: training stops when the validation loss has not improved for `patience` epochs."""
+    folds: int = 3
+    """Blocks of time whose reaches, for the win model, come from a network that was fitted to the others."""
     continued_epochs: int = 4
     """At most, when it continues from the champion; its rate then is a third."""
     patience: int = 3
@@ -191,10 +193,11 @@ class LiquidityConfig:
 
 def build(config: LiquidityConfig, window: int, channels: int) -> object:
     """The network to train, on windows of that many bars and channels."""
-    return liquidity_network.build(_shape(config, window, channels))
+    return liquidity_network.build(shape_of(config, window, channels))
 
 
-def _shape(config: LiquidityConfig, window: int, channels: int) -> NetworkShape:
+def shape_of(config: LiquidityConfig, window: int, channels: int) -> NetworkShape:
+    """The network's sizes for windows of that many bars and channels."""
     steps = window // config.pool
     return NetworkShape(steps, config.pool * channels, config.units, len(SIDES) * len(config.quantiles))
 
@@ -214,7 +217,7 @@ def train(
     plain = fit_plain(split.fit.reach, split.fit.profile, config.quantiles)
     split = split.thinned(config.most_rows)
     liquidity_network.prepare(config.seed)
-    shape = _shape(config, *split.fit.windows.shape[1:])
+    shape = shape_of(config, *split.fit.windows.shape[1:])
     start = None if initial is None else _start(initial, shape, config)
     parameters = _parameters(split.fit, plain, config) if start is None else start.parameters
     network = liquidity_network.build(shape) if start is None else start.network

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 MANIFEST_FILE = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a reader of the old layout would misunderstand the new one."""
 
 AUTOENCODER = "structure_autoencoder"
@@ -113,11 +113,9 @@ class Provenance(TrainingRecord, frozen=True, kw_only=True, forbid_unknown_field
     costs: dict[str, float] = {}
     hunting: dict[str, float] = {}
     """How many of its labels hunt liquidity (`rows`), and by which settings; empty when none does."""
-    reads: str | None = None
-    """`provenance.identity` of the model that it reads: of the autoencoder whose latents the win model was trained on,
-    of the regime predictor by which dynamic features were chosen; null when it reads none."""
-    reads_dynamic: str | None = None
-    """`provenance.dynamic_identity` of the dynamic features that it was trained with; null when there were none."""
+    reads: dict[str, str] = {}
+    """The models whose outputs it was trained on, by name, with `provenance.identity` of each: the autoencoder and what
+    else the win model reads, the autoencoder of the strategy's latents, the regime predictor of dynamic features."""
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -172,6 +170,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of all components together."""
     components: dict[str, Component]
     golden: Golden | None
+    config: dict[str, Any] = {}
+    """The training's settings as plain values: what `reproduce` trains by."""
     metrics: dict[str, Metric] = {}
     schema: int = SCHEMA
 
@@ -215,10 +215,11 @@ def component_digest(component: Component) -> str:
 def content_digest(manifest: Manifest) -> str:
     """sha256 over what makes two bundles the same: equal data and settings give an equal one.
 
-    Left out are what `component_digest` leaves out, the bundle's own number, and which bundle was champion meanwhile.
+    Left out are what `component_digest` leaves out, the bundle's own number, which bundle was champion meanwhile, and
+    the settings, of which the components are what came.
     """
     components = {name: _timeless(part) for name, part in manifest.components.items()}
-    same = msgspec.structs.replace(manifest, components=components, parent=None, bundle_version="")
+    same = msgspec.structs.replace(manifest, components=components, parent=None, bundle_version="", config={})
     return hashlib.sha256(encode(same)).hexdigest()
 
 

@@ -1,39 +1,69 @@
 """The inference runtime of the worker and of replay: a bundle's models behind one call.
 
-It needs `ai-edge-litert` and `onnxruntime`, never TensorFlow or xgboost. The win model reads the autoencoder's
-latents, so the two run one after the other; each session has one thread, and 200 rows take a millisecond or two,
-which a pool would not shorten.
+It needs `ai-edge-litert` and `onnxruntime`, never TensorFlow or xgboost. Each session has one thread, and those that do
+not wait for each other run side by side: the autoencoder, the feature network and the liquidity predictor first, then
+what reads their outputs, the win model and the strategy.
 """
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.episodes import ACTIONS, POSITION_NAMES, action_mask
+from features.liquidity import Reach
+from models_registry.dqn_experience import state_matrix
+from models_registry.dqn_policy import DqnPolicy
 from models_registry.dynamic_features import NONE_IN_BUNDLE, DynamicColumns, unknown
 from models_registry.errors import BundleRejected, InputRejected
-from models_registry.manifest import AUTOENCODER, DYNAMIC, MANIFEST_FILE, REGIME, WIN, Component, Manifest, decode
-from models_registry.regime_predictor import RegimePredictor
-from models_registry.sessions import OnnxSession, TfliteSession
-from models_registry.structure_autoencoder import (
-    LATENTS,
-    AutoencoderParameters,
-    normalise,
-    reconstruction_error,
-    statistical_features,
+from models_registry.feature_network_runtime import FeatureNetwork
+from models_registry.liquidity_predictor import LiquidityPredictor
+from models_registry.manifest import (
+    AUTOENCODER,
+    DQN,
+    DYNAMIC,
+    FEATURE_NETWORK,
+    LIQUIDITY,
+    MANIFEST_FILE,
+    REGIME,
+    WIN,
+    Component,
+    Manifest,
+    decode,
 )
-from models_registry.win_classifier import WinParameters
-from models_registry.win_inputs import Candidates, columns, fill_matrix
+from models_registry.regime_predictor import RegimePredictor
+from models_registry.stages import Embedder, Scorer, liquidity_predictor, policy, session
+from models_registry.win_inputs import Candidates
 
 Float32 = NDArray[np.float32]
 T = TypeVar("T")
+
+NO_ACTION = -1
+"""`Prediction.action` where the strategy is replaced by its plain version, which needs the rules' signals."""
+
+MODELS = (AUTOENCODER, FEATURE_NETWORK, LIQUIDITY, WIN, DQN)
+"""Every bundle's; one that it lacks is replaced by its plain version."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the models before the win model say of `k` decision rows."""
+
+    latents: Float32
+    """`[k, 16]`"""
+    error: Float32
+    """`[k]` reconstruction error; NaN when the autoencoder is replaced by its plain version."""
+    features: Float32
+    """`[k, 32]` of the feature network."""
+    reach: Reach
+    """How far price will reach; NaN where a plain version knows nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,74 +78,15 @@ class Prediction:
     """`[k]`: the window is unlike the training data, so the worker abstains."""
     win_probability: Float32
     """`[m]`, calibrated: target before stop."""
-
-
-class Embedder:
-    """The autoencoder, or its plain version when `component` has none: windows to latents and error."""
-
-    def __init__(self, folder: Path, component: Component) -> None:
-        self._session: TfliteSession | None = None
-        if component.served is not None:
-            self.parameters = parameters(folder, AUTOENCODER, component, AutoencoderParameters)
-            self._session = session(folder, component.served, TfliteSession)
-
-    def run(self, windows: Float32) -> tuple[Float32, Float32]:
-        """Latents `[k, 16]` and reconstruction error `[k]` of windows `[k, W, 5]`."""
-        if self._session is None:
-            return statistical_features(windows), np.full(len(windows), np.nan, dtype=np.float32)
-        if windows.shape[1:] != self._session.row_shape:
-            raise InputRejected(
-                f"windows are {windows.shape[1:]}, the bundle's autoencoder takes {self._session.row_shape}"
-            )
-        normalised = normalise(windows, self.parameters)
-        latents, reconstruction = self._session.run(normalised)
-        return latents, reconstruction_error(normalised, reconstruction)
-
-    def unlike(self, error: Float32) -> NDArray[np.bool_]:
-        """Which errors `[k]` lie beyond the limit; never any without the network."""
-        if self._session is None:
-            return np.zeros(len(error), dtype=np.bool_)
-        return np.asarray(error > np.float32(self.parameters.limit))
-
-
-class Scorer:
-    """The win model, or its plain version when `component` has none."""
-
-    def __init__(self, folder: Path, component: Component, names: list[str]) -> None:
-        self.parameters = parameters(folder, WIN, component, WinParameters)
-        self._session: OnnxSession | None = None
-        self._width = len(names)
-        self._centre = {name: np.asarray(values, dtype=np.float32) for name, values in self.parameters.centre.items()}
-        self._buffer = np.empty((0, 0), dtype=np.float32)
-        if component.served is not None:
-            self._session = session(folder, component.served, OnnxSession)
-            width = len(columns(self.parameters.inputs, names, self.parameters.dynamic))
-            if self._session.columns != width:
-                raise BundleRejected(
-                    folder, f"{component.served} takes {self._session.columns} columns, its manifest says {width}"
-                )
-            sizes = {"decision": len(names), "latents": LATENTS, "dynamic": len(self.parameters.dynamic)}
-            for name in self.parameters.inputs:
-                group = name.removeprefix("aligned_")
-                if group != name and len(self._centre.get(group, ())) != sizes[group]:
-                    raise BundleRejected(folder, f"{WIN} aligns {group}, but its centre is missing or of another size")
-            self._buffer = np.empty((256, width), dtype=np.float32)
-
-    def run(self, given: Candidates) -> Float32:
-        """Calibrated probabilities `[m]` of the candidates."""
-        if given.decision.shape[1] != self._width:
-            raise InputRejected(
-                f"decision rows have {given.decision.shape[1]} columns, the bundle's have {self._width}"
-            )
-        count = len(given.row)
-        if self._session is None:
-            known = np.full(count, np.nan, dtype=np.float32) if given.quality is None else given.quality
-            return self.parameters.fallback.apply(known).astype(np.float32)
-        if count > len(self._buffer):
-            self._buffer = np.empty((2 * count, self._buffer.shape[1]), dtype=np.float32)
-        rows = self._buffer[:count]
-        fill_matrix(rows, self.parameters.inputs, given, self._centre)
-        return self.parameters.calibration.apply(self._session.run(rows)).astype(np.float32)
+    features: Float32
+    """`[k, 32]` discovered features."""
+    reach: Reach
+    """Of the rows, quantiles in ATR."""
+    action: NDArray[np.int64]
+    """`[k]` what the strategy would do, of skip, long and short (`features.episodes`); `NO_ACTION` by the plain version
+    unless the rules' signals are given."""
+    action_value: Float32
+    """`[k, 5]` in R; NaN by the plain version, and for actions that a flat strategy has not."""
 
 
 class Predictor:
@@ -129,19 +100,29 @@ class Predictor:
         self.manifest = manifest
         self.fallbacks: dict[str, str] = manifest.fallbacks
         missing = Component(version="none", served=None, format=None, fallback="the bundle has no such model")
-        for name in (AUTOENCODER, WIN):
+        for name in MODELS:
             if name not in manifest.components:
                 self.fallbacks[name] = str(missing.fallback)
+        parts = {name: manifest.components.get(name, missing) for name in (*MODELS, DYNAMIC, REGIME)}
+        names = manifest.decision_spec.names
         self._lock = threading.RLock()
-        self._embedder: Embedder | None = Embedder(folder, manifest.components.get(AUTOENCODER, missing))
-        self._scorer: Scorer | None = Scorer(
-            folder, manifest.components.get(WIN, missing), manifest.decision_spec.names
-        )
-        self._dynamic = self._load_dynamic(folder, manifest.components.get(DYNAMIC, missing))
-        regimes = manifest.components.get(REGIME, missing)
+        self._embedder: Embedder | None = Embedder(folder, parts[AUTOENCODER])
+        self._features = FeatureNetwork(folder, parts[FEATURE_NETWORK], names)
+        self._liquidity: LiquidityPredictor = liquidity_predictor(folder, parts[LIQUIDITY], names)
+        self._policy: DqnPolicy = policy(folder, parts[DQN], names)
+        self._scorer: Scorer | None = Scorer(folder, parts[WIN], names)
+        self._check_quantiles(folder)
+        self._dynamic = self._load_dynamic(folder, parts[DYNAMIC])
         self._regimes: RegimePredictor | None = None
-        if regimes.served is not None:
-            self._regimes = session(folder, regimes.served, RegimePredictor.load)
+        if parts[REGIME].served is not None:
+            self._regimes = session(folder, str(parts[REGIME].served), RegimePredictor.load)
+        # The caller's thread is the third.
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="inference")
+
+    def _check_quantiles(self, folder: Path) -> None:
+        wanted = tuple(self._open(self._scorer).parameters.quantiles)
+        if wanted and wanted != self._liquidity.quantiles:
+            raise BundleRejected(folder, f"{WIN} was trained with other quantiles than {LIQUIDITY} has")
 
     def _load_dynamic(self, folder: Path, component: Component) -> DynamicColumns | None:
         """The dynamic features, which must be those that the win model was trained with."""
@@ -169,6 +150,7 @@ class Predictor:
         *,
         kind: NDArray[np.uint8] | None = None,
         quality: Float32 | None = None,
+        signal: NDArray[np.int8] | None = None,
         regime: NDArray[np.int8] | None = None,
         dynamic: bool = True,
     ) -> Prediction:
@@ -177,36 +159,75 @@ class Predictor:
         `decision [k, D]` and `windows [k, W, 5]` are the wave's rows; candidate `i` of `m` is at row `index[i]`
         with `direction[i]` (+1 long, -1 short), `kind[i]` and `quality[i]`. Kind and quality must be given when
         the win model was trained with them (`needs`), else `InputRejected`; so for shapes that do not fit.
-        `regime [k]` is the regime in force by which dynamic features are known or not, None the rows' own; not
-        `dynamic` leaves them unknown.
+        `signal [k]` is the rules', which the strategy's plain version follows. `regime [k]` is the regime in force by
+        which dynamic features are known or not, None the rows' own; not `dynamic` leaves them unknown.
         """
+        with self._lock:
+            seen = self.see(decision, windows)
+            acted = self._pool.submit(self.act, decision, seen.latents, signal=signal)
+            probability = self.score(
+                decision, seen, index, direction, kind=kind, quality=quality, regime=regime, dynamic=dynamic
+            )
+            value, action = acted.result()
+            return Prediction(
+                latents=seen.latents,
+                reconstruction_error=seen.error,
+                unlike=self._open(self._embedder).unlike(seen.error),
+                win_probability=probability,
+                features=seen.features,
+                reach=seen.reach,
+                action=action,
+                action_value=value,
+            )
+
+    def see(self, decision: Float32, windows: Float32) -> Seen:
+        """The first stage alone, of decision rows `[k, D]` and their windows `[k, W, 5]`."""
         if len(decision) != len(windows):
             raise InputRejected(f"{len(decision)} decision rows, but {len(windows)} windows")
+        windows = np.ascontiguousarray(windows, dtype=np.float32)
         with self._lock:
-            latents, error = self.embed(windows)
-            probability = self.score(
-                decision,
-                latents,
-                error,
-                index,
-                direction,
-                kind=kind,
-                quality=quality,
-                regime=regime,
-                dynamic=dynamic,
-            )
-            return Prediction(latents, error, self._open(self._embedder).unlike(error), probability)
+            embedder = self._open(self._embedder)
+            reach = self._pool.submit(self._liquidity.run, windows, decision)
+            features = self._pool.submit(self._features.run, decision)
+            latents, error = embedder.run(windows)
+            return Seen(latents, error, features.result(), reach.result())
 
-    def embed(self, windows: Float32) -> tuple[Float32, Float32]:
-        """The first stage alone: latents `[k, 16]` and reconstruction error `[k]`."""
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """The shares of the reach's quantiles, ascending."""
+        return self._liquidity.quantiles
+
+    def reach(self, decision: Float32, windows: Float32) -> Reach:
+        """What the liquidity predictor alone says of decision rows `[k, D]` and their windows `[k, W, 5]`."""
         with self._lock:
-            return self._open(self._embedder).run(np.ascontiguousarray(windows, dtype=np.float32))
+            self._open(self._embedder)
+            return self._liquidity.run(np.ascontiguousarray(windows, dtype=np.float32), decision)
+
+    def act(
+        self,
+        decision: Float32,
+        latents: Float32,
+        position: Float32 | None = None,
+        signal: NDArray[np.int8] | None = None,
+    ) -> tuple[Float32, NDArray[np.int64]]:
+        """The strategy alone: values `[k, 5]` in R and the best actions `[k]` in positions `[k, 5]`, None when flat.
+
+        `position` has the columns of `features.episodes.POSITION_NAMES`, `latents` are those of the rows' windows. Of
+        the plain version the values are NaN, and without the rules' `signal [k]` its actions are `NO_ACTION`.
+        """
+        if position is None:
+            position = np.zeros((len(decision), len(POSITION_NAMES)), dtype=np.float32)
+        mask = action_mask(position[:, 0])
+        if not self._policy.served and signal is None:
+            nothing = np.full((len(decision), len(ACTIONS)), np.nan, dtype=np.float32)
+            return nothing, np.full(len(decision), NO_ACTION, dtype=np.int64)
+        values, action = self._policy.run(state_matrix(decision, latents, position), mask, signal)
+        return np.where(mask, values, np.float32(np.nan)), action
 
     def score(
         self,
         decision: Float32,
-        latents: Float32,
-        error: Float32,
+        seen: Seen,
         index: NDArray[np.int64],
         direction: NDArray[np.int8],
         *,
@@ -215,11 +236,22 @@ class Predictor:
         regime: NDArray[np.int8] | None = None,
         dynamic: bool = True,
     ) -> Float32:
-        """The second stage alone: calibrated probabilities `[m]`, from the latents and errors of the first."""
+        """The win model alone: calibrated probabilities `[m]`, from what the first stage has seen."""
         with self._lock:
             scorer = self._open(self._scorer)
-            columns = self._dynamic_columns(decision, regime, dynamic, len(scorer.parameters.dynamic))
-            return scorer.run(Candidates(decision, latents, error, index, direction, kind, quality, columns))
+            given = Candidates(
+                decision=decision,
+                latents=seen.latents,
+                error=seen.error,
+                row=index,
+                direction=direction,
+                kind=kind,
+                quality=quality,
+                features=seen.features,
+                reach=seen.reach,
+                dynamic=self._dynamic_columns(decision, regime, dynamic, len(scorer.parameters.dynamic)),
+            )
+            return scorer.run(given)
 
     def _dynamic_columns(
         self, decision: Float32, regime: NDArray[np.int8] | None, dynamic: bool, wanted: int
@@ -269,6 +301,7 @@ class Predictor:
         with self._lock:
             self._embedder = None
             self._scorer = None
+            self._pool.shutdown()
 
     def __enter__(self) -> Predictor:
         return self
@@ -288,23 +321,3 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise BundleRejected(folder, f"it has no {MANIFEST_FILE}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleRejected(folder, f"its {MANIFEST_FILE} cannot be read: {error}") from error
-
-
-def parameters(folder: Path, name: str, component: Component, kind: type[T]) -> T:
-    """The typed parameters of a component, or `BundleRejected`."""
-    try:
-        return msgspec.convert(component.parameters, kind)
-    except msgspec.ValidationError as error:
-        raise BundleRejected(folder, f"the parameters of {name} are not valid: {error}") from error
-
-
-def session(folder: Path, file: str, kind: Any) -> Any:
-    """A model file loaded by `kind`, or `BundleRejected`; the runtimes raise their own errors for a bad file."""
-    if Path(file).name != file:
-        raise BundleRejected(folder, f"{file!r} is not a plain file name")
-    try:
-        return kind(folder / file)
-    except FileNotFoundError:
-        raise BundleRejected(folder, f"{file} is missing") from None
-    except Exception as error:
-        raise BundleRejected(folder, f"{file} cannot be loaded: {error}") from error

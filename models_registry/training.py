@@ -1,120 +1,82 @@
-"""From a training set to a bundle: the order of the models, their splits, and what the manifest records.
+"""The training of each model of a bundle: on what, from whose outputs, and what it records of that.
 
-Each model is trained into a folder of its own with a `component.json`, so that one asset can train it and another
-assemble the bundle; it records there what it has seen. Both models share one cut in time:
+Each model is trained into a folder of its own (`component_folder`), so that one asset can train it and another assemble
+the bundle; it records there what it has seen. All share one cut in time (`training_config`).
 
-    fit | embargo | validation (stops early, calibrates) | embargo | holdout (judges only)
-
-The win model reads the autoencoder's latents on rows of the same time. That leaks nothing of the outcomes, because
-the autoencoder sees no labels; and neither sees anything of the holdout.
+The win model and the strategy read the autoencoder's latents on rows of the same time. That leaks nothing of the
+outcomes, because the autoencoder sees no labels. The feature network and the liquidity predictor do: the rows that the
+win model is fitted to have outputs of networks that were fitted to other blocks of time.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry import bundle, dynamic_features, regime_predictor, structure_autoencoder, win_classifier
+from features.liquidity import Reach
+from models_registry import (
+    dqn_policy,
+    dynamic_features,
+    feature_network,
+    liquidity_predictor,
+    regime_predictor,
+    strategy_dqn,
+    structure_autoencoder,
+    win_classifier,
+)
+from models_registry.asking import win_probability
+from models_registry.checkpoints import Checkpoint
+from models_registry.component_folder import fresh, load_component, save_component
 from models_registry.dynamic_features import DynamicColumns
 from models_registry.dynamic_selection import DynamicConfig
 from models_registry.errors import NotEnoughData, TrainingUnavailable
+from models_registry.feature_network import training_features
+from models_registry.feature_network_fitting import NetworkConfig
+from models_registry.liquidity_predictor import LiquidityConfig, LiquidityParameters, LiquidityPredictor
 from models_registry.manifest import (
     AUTOENCODER,
+    DQN,
     DYNAMIC,
+    FEATURE_NETWORK,
+    LIQUIDITY,
     REGIME,
     WIN,
     Component,
-    Manifest,
-    SpecPin,
-    encode,
 )
+from models_registry.opportunities import Opportunities
 from models_registry.probe import OUTCOME_LOG_LOSS, outcome_probe
 from models_registry.provenance import (
-    dynamic_identity,
     hunting_of,
-    identity,
-    merged,
     of_labels,
+    of_opportunities,
+    of_reach,
     of_regimes,
     of_windows,
-    together,
+    reads_of,
 )
+from models_registry.reach_out_of_fold import out_of_fold
+from models_registry.reach_quantiles import fit_plain
+from models_registry.reach_rows import ReachRows, ReachSplit
 from models_registry.regime_predictor import RegimeConfig, RegimePredictor, in_force
-from models_registry.runtime import Embedder
-from models_registry.structure_autoencoder import AutoencoderConfig, Progress, WindowSplit
+from models_registry.stages import Embedder, embed
+from models_registry.strategy_dqn import DqnConfig
+from models_registry.structure_autoencoder import Progress, WindowSplit
+from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import Split, TrainingSet, split_in_time
-from models_registry.win_classifier import WinConfig, WinRows
+from models_registry.win_classifier import Upstream, WinRows
 
-COMPONENT_FILE = "component.json"
-HOUR_MS = 3_600_000
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides what a training gives, besides the data."""
-
-    seed: int = 7
-    """Of every model; their own seeds are replaced by it."""
-    holdout_start_ms: int | None = None
-    """The holdout begins at this decision time; None leaves out the last `holdout_fraction` of the rows."""
-    holdout_fraction: float = 0.2
-    validation_fraction: float = 0.2
-    """Of the rows before the holdout."""
-    embargo_ms: int = 4 * HOUR_MS
-    """Between the parts: as long as a label may last, and longer than a window looks back."""
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    win: WinConfig = field(default_factory=WinConfig)
-    regime: RegimeConfig | None = None
-    """None trains no regime predictor, and the bundle has none."""
-    dynamic: DynamicConfig | None = None
-    """None searches for no dynamic features, and the bundle has none."""
-    plan: Mapping[str, float] = field(default_factory=dict)
-    """The trade plan that the labels follow, recorded in the manifest; so are `costs`."""
-    costs: Mapping[str, float] = field(default_factory=dict)
-    hunting: Mapping[str, float] = field(default_factory=dict)
-    """`terms.hunting_terms` of the settings by which candidates hunt liquidity; empty when none does."""
-    parent: str | None = None
-    """The bundle in use when this one was trained."""
-    code_version: str = "unknown"
-    bundle_version: str | None = None
-    """None names the bundle by its components' versions; the registry gives it its number."""
-    created_ms: int | None = None
-    """None takes the last decision's time, so that equal data gives an equal manifest."""
-
-
-@dataclass(frozen=True)
-class TrainedBundle:
-    """A bundle on disk."""
-
-    folder: Path
-    manifest: Manifest
+OUT_OF_FOLD_FILE = "out_of_fold.npy"
+"""In the liquidity predictor's folder, not in bundles: `[fit, 2, Q]` the reaches that the win model is fitted to."""
 
 
 def no_progress(stage: str, fraction: float) -> None:
     """Says nothing."""
-
-
-def split_of(rows: TrainingSet, config: TrainingConfig) -> Split:
-    """The cut in time that every model of this training uses; `NotEnoughData` for an empty set."""
-    if not len(rows):
-        raise NotEnoughData("a training", 0, 1)
-    start = config.holdout_start_ms
-    if start is None:
-        start = int(rows.decided_at[min(int(len(rows) * (1 - config.holdout_fraction)), len(rows) - 1)])
-    return split_in_time(
-        rows.decided_at,
-        rows.known_at,
-        holdout_start_ms=start,
-        validation_fraction=config.validation_fraction,
-        embargo_ms=config.embargo_ms,
-    )
 
 
 def train_structure_autoencoder(
@@ -126,7 +88,7 @@ def train_structure_autoencoder(
     outcomes is measured by a probe. Without TensorFlow the component is its plain version, with that reason;
     raises `NotEnoughData` with too few windows.
     """
-    folder = _fresh(folder)
+    folder = fresh(folder)
     settings = replace(config.autoencoder, seed=config.seed)
     split = split_of(rows, config)
     at = rows.unlabelled_at
@@ -138,44 +100,137 @@ def train_structure_autoencoder(
         component = structure_autoencoder.train(windows, settings, folder, progress)
     except TrainingUnavailable as error:
         component = Component(version="none", served=None, format=None, fallback=str(error))
-    latents, _ = _embed(Embedder(folder, component), rows.windows)
+    latents, _ = embed(Embedder(folder, component), rows.windows)
     probe = outcome_probe(rows, split, latents, config.seed)
     if probe is not None:
         component = msgspec.structs.replace(
             component, metrics={OUTCOME_LOG_LOSS: probe, **component.metrics}, headline=OUTCOME_LOG_LOSS
         )
     record = of_windows(rows, split, at[seen], windows.counts, config.seed)
-    return _save(folder, msgspec.structs.replace(component, provenance=record))
+    return save_component(folder, msgspec.structs.replace(component, provenance=record))
 
 
-def train_win_classifier(
+def train_feature_network(
     rows: TrainingSet,
-    autoencoder: str | Path,
     config: TrainingConfig,
     folder: str | Path,
     progress: Progress = no_progress,
     *,
-    dynamic: str | Path | None = None,
-    regime: str | Path | None = None,
+    initial: Path | None = None,
 ) -> Component:
-    """Train the win model into `folder` on the latents of the component in the folder `autoencoder`.
+    """Train the feature network into `folder`, from the champion's in the folder `initial` when that is given.
 
-    The latents come from the file that is served, through the live runtime, so that the trees never meet other
-    numbers than those they were grown on. So do dynamic features, which are given when the component in the folder
-    `dynamic` has kept any, on the regimes that it was searched with (`regime` as there). Without xgboost the
-    component is its plain version, with that reason; raises `NotEnoughData` with too few rows in any part.
+    Without TensorFlow or with too few rows the component is its plain version, with that reason.
     """
-    folder = _fresh(folder)
+    folder = fresh(folder)
+    settings = replace(config.feature_network or NetworkConfig(), seed=config.seed)
+    split = split_of(rows, config)
+    try:
+        component = feature_network.train(
+            rows, split, settings, folder, progress, embargo_ms=config.embargo_ms, initial=initial
+        )
+    except (TrainingUnavailable, NotEnoughData) as error:
+        component = feature_network.plain_component(str(error))
+    record = of_labels(rows, split, config.seed, paths=True, plan=plain(config.plan), costs=plain(config.costs))
+    return save_component(folder, msgspec.structs.replace(component, provenance=record))
+
+
+def train_liquidity_predictor(
+    rows: TrainingSet,
+    config: TrainingConfig,
+    folder: str | Path,
+    progress: Progress = no_progress,
+    *,
+    initial: Path | None = None,
+) -> Component:
+    """Train the liquidity predictor into `folder`, from the champion's in the folder `initial` when that is given.
+
+    It takes every window of which is known how far price went afterwards, labelled or not. Beside it are kept the
+    reaches of the fitted rows by networks that have not seen them (`training_reach`). Without TensorFlow or with too
+    few windows the component is its plain version, with that reason.
+    """
+    folder = fresh(folder)
+    settings = replace(config.liquidity or LiquidityConfig(), seed=config.seed)
+    split = split_of(rows, config)
+    cut = ReachSplit.cut(ReachRows.of(rows), split.validation_start_ms, split.holdout_start_ms, config.embargo_ms)
+    try:
+        component = liquidity_predictor.train(cut, settings, folder, progress, initial=initial)
+        if component.served is not None:
+            _keep_unseen_reach(rows, split, cut, component, settings, config, folder, progress)
+    except (TrainingUnavailable, NotEnoughData) as error:
+        fitted = fit_plain(cut.fit.reach, cut.fit.profile, settings.quantiles) if len(cut.fit) else None
+        component = liquidity_predictor.plain_component(str(error), fitted)
+    record = of_reach(rows, cut, split.holdout_start_ms, config.seed)
+    return save_component(folder, msgspec.structs.replace(component, provenance=record))
+
+
+def _keep_unseen_reach(
+    rows: TrainingSet,
+    split: Split,
+    cut: ReachSplit,
+    component: Component,
+    settings: LiquidityConfig,
+    config: TrainingConfig,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    curves = json.loads((folder / liquidity_predictor.CURVES_FILE).read_bytes())
+    found = out_of_fold(
+        rows.select(split.fit),
+        cut.fit,
+        settings,
+        msgspec.convert(component.parameters, LiquidityParameters),
+        folder,
+        folds=settings.folds,
+        epochs=int(np.argmin(curves["validation"])) + 1,
+        embargo_ms=config.embargo_ms,
+        on_fold=lambda done: progress(f"{LIQUIDITY}: reaches of rows not seen", done / settings.folds),
+    )
+    np.save(folder / OUT_OF_FOLD_FILE, found)
+    Checkpoint(folder, "").discard()
+
+
+def training_reach(folder: Path, component: Component, rows: TrainingSet, split: Split) -> Reach:
+    """Reaches of labelled rows for a model that is trained on them with the same `split`.
+
+    The fitted rows have those of networks that have not seen what followed them, all others those of the served file.
+    The plain version, some dozens of quantiles of all fitted rows, is the same for all.
+    """
+    model = LiquidityPredictor(folder, component, rows.decision_names)
+    parts = [
+        model.run(rows.windows[start : start + 4096], rows.decision[start : start + 4096])
+        for start in range(0, len(rows), 4096)
+    ]
+    below, above = (np.concatenate([getattr(part, side) for part in parts]) for side in ("below", "above"))
+    if component.served is not None:
+        unseen = np.load(folder / OUT_OF_FOLD_FILE, allow_pickle=False)
+        below[split.fit], above[split.fit] = unseen[:, 0], unseen[:, 1]
+    return Reach(model.quantiles, below, above)
+
+
+def train_win_classifier(
+    rows: TrainingSet,
+    below: Mapping[str, str | Path],
+    config: TrainingConfig,
+    folder: str | Path,
+    progress: Progress = no_progress,
+    *,
+    initial: Path | None = None,
+) -> Component:
+    """Train the win model into `folder` on the outputs of the models in the folders `below`, by name.
+
+    The autoencoder must be among them, the feature network, the liquidity predictor and the dynamic features may be.
+    Outputs come from the files that are served, through the live runtime, so that the trees never meet other numbers
+    than those they were grown on; those of supervised networks on fitted rows come from networks that have not seen
+    them. Dynamic features follow the regimes that they were searched with (the regime predictor `below`). Without
+    xgboost the component is its plain version, with that reason; raises `NotEnoughData` with too few rows in any part.
+    """
+    folder = fresh(folder)
     split = split_of(rows, config)
     settings = replace(config.win, seed=config.seed)
-    first = load_component(autoencoder)
-    latents, error = _embed(Embedder(Path(autoencoder), first), rows.windows)
-    chosen = None if dynamic is None else load_component(dynamic)
-    extra = None
-    if dynamic is not None and chosen is not None and chosen.served is not None:
-        found = DynamicColumns(Path(dynamic), chosen.served, rows.decision_names)
-        extra = found.columns, found.run(rows.decision, regimes_in_force(rows, config, regime))
-    data = WinRows.build(rows, split, latents, error, settings, extra)
+    loaded = {name: load_component(place) for name, place in below.items()}
+    places = {name: Path(place) for name, place in below.items()}
+    data = WinRows.build(rows, split, _upstream(rows, split, places, loaded, config), settings)
     try:
         component = win_classifier.train(data, settings, folder, progress)
     except TrainingUnavailable as unavailable:
@@ -184,13 +239,85 @@ def train_win_classifier(
         rows,
         split,
         config.seed,
-        plan=_plain(config.plan),
-        costs=_plain(config.costs),
-        reads=identity(first),
-        reads_dynamic=dynamic_identity(chosen),
+        plan=plain(config.plan),
+        costs=plain(config.costs),
+        reads=reads_of(WIN, loaded),
         hunting=hunting_of(rows, split, config.hunting),
     )
-    return _save(folder, msgspec.structs.replace(component, provenance=record))
+    return save_component(folder, msgspec.structs.replace(component, provenance=record))
+
+
+def _upstream(
+    rows: TrainingSet,
+    split: Split,
+    places: Mapping[str, Path],
+    loaded: Mapping[str, Component],
+    config: TrainingConfig,
+) -> Upstream:
+    """What the models below the win model say of its rows."""
+    latents, error = embed(Embedder(places[AUTOENCODER], loaded[AUTOENCODER]), rows.windows)
+    features = reach = dynamic = None
+    if FEATURE_NETWORK in loaded:
+        features = training_features(places[FEATURE_NETWORK], loaded[FEATURE_NETWORK], rows, split)
+    if LIQUIDITY in loaded:
+        reach = training_reach(places[LIQUIDITY], loaded[LIQUIDITY], rows, split)
+    if DYNAMIC in loaded and loaded[DYNAMIC].served is not None:
+        found = DynamicColumns(places[DYNAMIC], str(loaded[DYNAMIC].served), rows.decision_names)
+        dynamic = found.columns, found.run(rows.decision, regimes_in_force(rows, config, places.get(REGIME)))
+    return Upstream(latents, error, features, reach, dynamic)
+
+
+def train_strategy_dqn(
+    rows: TrainingSet,
+    opportunities: Opportunities,
+    below: Mapping[str, str | Path],
+    config: TrainingConfig,
+    folder: str | Path,
+    progress: Progress = no_progress,
+    *,
+    initial: Path | None = None,
+) -> Component:
+    """Train the strategy into `folder` on `opportunities`, cut in time as the labelled `rows` are.
+
+    Of the models in the folders `below` it reads the autoencoder's latents. With the win model there too it is compared
+    with taking what that one holds for likely, on the opportunities that neither has seen. `initial` is the folder of
+    the champion's, with its replay buffer, to continue from. Without TensorFlow or with too few opportunities the
+    component is its plain version, with that reason.
+    """
+    folder = fresh(folder)
+    settings = config.dqn or DqnConfig()
+    settings = replace(settings, learner=replace(settings.learner, seed=config.seed), threshold=config.win.threshold)
+    found = opportunities.episodes
+    split = split_in_time(
+        found.decided_at,
+        found.known_at,
+        holdout_start_ms=split_of(rows, config).holdout_start_ms,
+        validation_fraction=config.validation_fraction,
+        embargo_ms=config.embargo_ms,
+    )
+    loaded = {name: load_component(place) for name, place in below.items()}
+    latents, _ = embed(Embedder(Path(below[AUTOENCODER]), loaded[AUTOENCODER]), opportunities.windows)
+    try:
+        component = strategy_dqn.train(
+            opportunities.experience(latents),
+            split,
+            settings,
+            folder,
+            progress,
+            initial=initial,
+            probability=win_probability(opportunities, split.holdout, below) if WIN in loaded else None,
+        )
+    except (TrainingUnavailable, NotEnoughData) as error:
+        component = dqn_policy.plain_component(str(error))
+    record = of_opportunities(
+        opportunities,
+        split,
+        config.seed,
+        plan=plain(config.plan),
+        costs=plain(config.costs),
+        reads=reads_of(DQN, loaded),
+    )
+    return save_component(folder, msgspec.structs.replace(component, provenance=record))
 
 
 def train_dynamic_features(
@@ -206,7 +333,7 @@ def train_dynamic_features(
     They follow the regime of the decision rows or, where the component in the folder `regime` predicts it, the one
     in force.
     """
-    folder = _fresh(folder)
+    folder = fresh(folder)
     settings = replace(config.dynamic or DynamicConfig(), seed=config.seed)
     split = split_of(rows, config)
     component = dynamic_features.train(rows, split, settings, folder, regimes_in_force(rows, config, regime))
@@ -216,12 +343,12 @@ def train_dynamic_features(
         split,
         config.seed,
         validated=False,
-        plan=_plain(config.plan),
-        costs=_plain(config.costs),
-        reads=identity(predictor),
+        plan=plain(config.plan),
+        costs=plain(config.costs),
+        reads={} if predictor is None else reads_of(DYNAMIC, {REGIME: predictor}),
     )
     progress(DYNAMIC, 1.0)
-    return _save(folder, msgspec.structs.replace(component, provenance=record))
+    return save_component(folder, msgspec.structs.replace(component, provenance=record))
 
 
 def regimes_in_force(rows: TrainingSet, config: TrainingConfig, regime: str | Path | None) -> NDArray[np.int8] | None:
@@ -250,7 +377,7 @@ def train_regime_predictor(
     With too few of them, without scikit-learn or without skill the component is its plain version, with that reason:
     it is optional, and nothing else waits for it.
     """
-    folder = _fresh(folder)
+    folder = fresh(folder)
     settings = config.regime or RegimeConfig()
     start = split_of(rows, config).holdout_start_ms
     split = regime_predictor.split_regimes(rows, start, settings, config.embargo_ms)
@@ -260,85 +387,7 @@ def train_regime_predictor(
         component = regime_predictor.plain_component(str(error))
     record = of_regimes(rows, split, start, config.seed)
     progress(REGIME, 1.0)
-    return _save(folder, msgspec.structs.replace(component, provenance=record))
-
-
-def assemble(
-    rows: TrainingSet, config: TrainingConfig, components: Mapping[str, str | Path], out_folder: str | Path
-) -> TrainedBundle:
-    """Join trained components (name to folder) into a bundle at `out_folder`, which must not exist.
-
-    What the manifest says of the training is what the components recorded; `rows` may be a later training set of the
-    same DecisionSpec, and gives the golden inputs only. Raises `ComponentsDiffer` when the components do not belong
-    together; it names the one to train again.
-    """
-    loaded = {name: load_component(folder) for name, folder in components.items()}
-    records = together(loaded, rows.decision_spec_id)
-    training, labelled = merged(records), records.get(WIN)
-    files = {file: Path(components[name]) / file for name, part in loaded.items() for file in part.files}
-    manifest = Manifest(
-        bundle_version=config.bundle_version or _content_name(loaded, training.data_hash),
-        created_ms=int(rows.decided_at[-1]) if config.created_ms is None else config.created_ms,
-        parent=config.parent,
-        code_version=config.code_version,
-        decision_spec=SpecPin(id=rows.decision_spec_id, names=list(rows.decision_names)),
-        plan=_plain(config.plan) if labelled is None else labelled.plan,
-        costs=_plain(config.costs) if labelled is None else labelled.costs,
-        hunting={} if labelled is None else labelled.hunting,
-        training=training,
-        components=loaded,
-        golden=None,
-        metrics={
-            f"{name}.{part.headline}": part.metrics[part.headline] for name, part in loaded.items() if part.headline
-        },
-    )
-    return TrainedBundle(Path(out_folder), bundle.write(out_folder, manifest, files, golden_inputs(rows)))
-
-
-def train_bundle(
-    rows: TrainingSet, config: TrainingConfig, out_folder: str | Path, progress: Progress = no_progress
-) -> TrainedBundle:
-    """Train the models and assemble them at `out_folder`; their own folders lie in `out_folder`.models."""
-    work = Path(out_folder).with_name(f"{Path(out_folder).name}.models")
-    folders = {name: work / name for name in (AUTOENCODER, WIN)}
-    if config.regime is not None:
-        folders[REGIME] = work / REGIME
-        train_regime_predictor(rows, config, folders[REGIME], progress)
-    regime = folders.get(REGIME)
-    if config.dynamic is not None:
-        folders[DYNAMIC] = work / DYNAMIC
-        train_dynamic_features(rows, config, folders[DYNAMIC], progress, regime=regime)
-    train_structure_autoencoder(rows, config, folders[AUTOENCODER], progress)
-    train_win_classifier(
-        rows,
-        folders[AUTOENCODER],
-        config,
-        folders[WIN],
-        progress,
-        dynamic=folders.get(DYNAMIC),
-        regime=regime,
-    )
-    trained = assemble(rows, config, folders, out_folder)
-    progress("bundle", 1.0)
-    return trained
-
-
-def golden_inputs(rows: TrainingSet, count: int = bundle.GOLDEN_ROWS) -> dict[str, NDArray[Any]]:
-    """Inputs for the golden outputs: rows evenly spaced over the set, every one a candidate on itself."""
-    chosen = rows.select(np.unique(np.linspace(0, len(rows) - 1, count).astype(np.int64)))
-    return {
-        "decision": chosen.decision,
-        "windows": chosen.windows,
-        "index": np.arange(len(chosen), dtype=np.int64),
-        "direction": chosen.direction,
-        "kind": chosen.kind,
-        "quality": chosen.quality,
-    }
-
-
-def load_component(folder: str | Path) -> Component:
-    """The component that a training wrote into `folder`."""
-    return msgspec.json.decode((Path(folder) / COMPONENT_FILE).read_bytes(), type=Component)
+    return save_component(folder, msgspec.structs.replace(component, provenance=record))
 
 
 def _cut_windows(
@@ -351,30 +400,6 @@ def _cut_windows(
     return WindowSplit(windows[early], windows[middle], windows[late], at[late]), early | middle
 
 
-def _embed(embedder: Embedder, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    parts = [embedder.run(windows[start : start + 8192]) for start in range(0, len(windows), 8192)]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-
-
-def _plain(numbers: Mapping[str, float]) -> dict[str, float]:
+def plain(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Numbers as JSON has them."""
     return {name: float(value) for name, value in numbers.items()}
-
-
-def _content_name(components: Mapping[str, Component], data_hash: str) -> str:
-    content = repr((sorted((name, part.version) for name, part in components.items()), data_hash))
-    return f"unregistered-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
-
-
-def _fresh(folder: str | Path) -> Path:
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Its presence says that the component is whole; an interrupted training leaves none.
-    (folder / COMPONENT_FILE).unlink(missing_ok=True)
-    return folder
-
-
-def _save(folder: Path, component: Component) -> Component:
-    partial = folder / f".{COMPONENT_FILE}.partial"
-    partial.write_bytes(encode(component))
-    partial.replace(folder / COMPONENT_FILE)
-    return component

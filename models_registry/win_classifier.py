@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.liquidity import Reach
 from models_registry.calibration import Calibration, Platt, fit_platt, sigmoid
 from models_registry.calibration import fit as fit_calibration
 from models_registry.errors import NotEnoughData, TrainingUnavailable
@@ -38,7 +39,16 @@ from models_registry.statistics import (
 )
 from models_registry.structure_autoencoder import Progress
 from models_registry.training_set import Split, TrainingSet
-from models_registry.win_inputs import DYNAMIC_INPUTS, INPUTS, Candidates, columns, fill_matrix, medians
+from models_registry.win_inputs import (
+    DYNAMIC_INPUTS,
+    FEATURE_INPUTS,
+    INPUTS,
+    REACH_INPUTS,
+    Candidates,
+    columns,
+    fill_matrix,
+    medians,
+)
 
 Float32 = NDArray[np.float32]
 
@@ -67,9 +77,12 @@ class WinParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: list[str] = msgspec.field(default_factory=lambda: list(INPUTS))
     centre: dict[str, list[float]] = {}
-    """Medians of the fitted rows, by group that is aligned: `decision [D]`, `latents [16]`, `dynamic [E]`."""
+    """Medians of the fitted rows, by group that is aligned: `decision [D]`, `latents [16]`, `features [32]`,
+    `dynamic [E]`."""
     dynamic: list[str] = []
     """The dynamic features that it was trained with, by name and in order."""
+    quantiles: list[float] = []
+    """The quantiles of the reach that it was trained with, in order."""
     calibration: Calibration = Platt()
     fallback: QualityLogistic = QualityLogistic()
     trees: int = 0
@@ -111,6 +124,22 @@ class WinConfig:
 
 
 @dataclass(frozen=True)
+class Upstream:
+    """What the models below the win model said of the `m` labelled rows: none of it fitted to those rows' labels."""
+
+    latents: Float32
+    """`[m, 16]`"""
+    error: Float32
+    """`[m]` reconstruction error."""
+    features: Float32 | None = None
+    """`[m, 32]` of the feature network; None trains without any."""
+    reach: Reach | None = None
+    """Of the liquidity predictor; None trains without any."""
+    dynamic: tuple[Sequence[str], Float32] | None = None
+    """Names and values `[m, E]` of the dynamic features; None trains without any."""
+
+
+@dataclass(frozen=True)
 class WinRows:
     """The labelled rows as the trees take them."""
 
@@ -124,36 +153,45 @@ class WinRows:
     """The groups of its columns."""
     dynamic: tuple[str, ...] = ()
     """The names of the dynamic features among them."""
+    quantiles: tuple[float, ...] = ()
+    """The quantiles of the reach among them."""
 
     @classmethod
-    def build(
-        cls,
-        rows: TrainingSet,
-        split: Split,
-        latents: Float32,
-        error: Float32,
-        config: WinConfig,
-        dynamic: tuple[Sequence[str], Float32] | None = None,
-    ) -> WinRows:
-        """From the set and the first stage's outputs on the windows of its rows, `[m, 16]` and `[m]`.
-
-        `dynamic` are the names and values `[m, E]` of the dynamic features; None trains without any.
-        """
-        names, values = dynamic or ((), None)
-        inputs = config.inputs if values is None else (*config.inputs, *DYNAMIC_INPUTS)
-        matrix = np.empty((len(rows), len(columns(inputs, rows.decision_names, names))), dtype=np.float32)
-        centre = {"decision": medians(rows.decision[split.fit]), "latents": medians(latents[split.fit])}
-        if values is not None:
-            centre["dynamic"] = medians(values[split.fit])
-        index = np.arange(len(rows), dtype=np.int64)
-        given = Candidates(rows.decision, latents, error, index, rows.direction, rows.kind, rows.quality, values)
+    def build(cls, rows: TrainingSet, split: Split, upstream: Upstream, config: WinConfig) -> WinRows:
+        """From the set and what the models below say of its rows."""
+        names, values = upstream.dynamic or ((), None)
+        quantiles = () if upstream.reach is None else upstream.reach.quantiles
+        inputs = (
+            *config.inputs,
+            *(FEATURE_INPUTS if upstream.features is not None else ()),
+            *(REACH_INPUTS if quantiles else ()),
+            *(DYNAMIC_INPUTS if values is not None else ()),
+        )
+        width = len(columns(inputs, rows.decision_names, names, quantiles))
+        groups = {"decision": rows.decision, "latents": upstream.latents}
+        more = {"features": upstream.features, "dynamic": values}
+        groups |= {name: group for name, group in more.items() if group is not None}
+        centre = {name: medians(group[split.fit]) for name, group in groups.items()}
+        given = Candidates(
+            decision=rows.decision,
+            latents=upstream.latents,
+            error=upstream.error,
+            row=np.arange(len(rows), dtype=np.int64),
+            direction=rows.direction,
+            kind=rows.kind,
+            quality=rows.quality,
+            features=upstream.features,
+            reach=upstream.reach,
+            dynamic=values,
+        )
+        matrix = np.empty((len(rows), width), dtype=np.float32)
         fill_matrix(matrix, inputs, given, centre)
-        return cls(matrix, centre, rows, split, inputs, tuple(names))
+        return cls(matrix, centre, rows, split, inputs, tuple(names), tuple(quantiles))
 
     @property
     def columns(self) -> list[str]:
         """The names of the matrix' columns."""
-        return columns(self.inputs, self.rows.decision_names, self.dynamic)
+        return columns(self.inputs, self.rows.decision_names, self.dynamic, self.quantiles)
 
 
 def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) -> Component:
@@ -180,7 +218,9 @@ def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) ->
     files = {XGBOOST_FILE: sha256_of(folder / XGBOOST_FILE)}
     plain = fit_plain(data.rows, split)
     if not found.passed:
-        parameters = WinParameters(inputs=list(data.inputs), dynamic=list(data.dynamic), fallback=plain)
+        parameters = WinParameters(
+            inputs=list(data.inputs), dynamic=list(data.dynamic), quantiles=list(data.quantiles), fallback=plain
+        )
         why = f"the ONNX file is not usable: {found.failed}"
         return _component({"onnx": found}, files, parameters, None, {}, why)
     files[ONNX_FILE] = str(found.sha256)
@@ -193,6 +233,7 @@ def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) ->
     parameters = WinParameters(
         inputs=list(data.inputs),
         dynamic=list(data.dynamic),
+        quantiles=list(data.quantiles),
         centre={name: values.tolist() for name, values in data.centre.items()},
         calibration=fitted,
         fallback=plain,

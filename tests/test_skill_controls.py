@@ -20,8 +20,9 @@ from features.history import DecisionHistory, decision_history
 from market.bars import DAY_MS
 from market.lake import Lake
 from market.sources.synthetic import Edge, SyntheticMarket
-from models_registry.manifest import Component, Metric, encode
-from models_registry.training import COMPONENT_FILE, train_win_classifier
+from models_registry.component_folder import COMPONENT_FILE
+from models_registry.manifest import AUTOENCODER, Component, Metric, encode
+from models_registry.training import train_win_classifier
 from models_registry.training_set import TrainingSet
 from orchestration.label_store import History, store_history_labels
 from orchestration.resources import TrainingSettings
@@ -94,7 +95,7 @@ def judged(tmp_path: Path) -> Callable[[TrainingSet], Metric]:
         none = Component(version="none", served=None, format=None, fallback="the plain version is enough here")
         (plain / COMPONENT_FILE).write_bytes(encode(none))
         config = SETTINGS.config(int(rows.decided_at[-1]))
-        found = train_win_classifier(rows, plain, config, tmp_path / "win").metrics["log_loss"]
+        found = train_win_classifier(rows, {AUTOENCODER: plain}, config, tmp_path / "win").metrics["log_loss"]
         assert found.rows is not None
         assert found.rows > 1000
         return found

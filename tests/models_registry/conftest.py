@@ -11,8 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from models_registry.assembling import TrainedBundle, train_bundle
 from models_registry.structure_autoencoder import AutoencoderConfig
-from models_registry.training import TrainedBundle, TrainingConfig, train_bundle
+from models_registry.training_config import TrainingConfig
 from models_registry.training_set import TrainingSet
 from models_registry.win_classifier import WinConfig
 from tests.models_registry import planted

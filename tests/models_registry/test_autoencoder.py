@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from models_registry import structure_autoencoder as ae
+from models_registry.assembling import TrainedBundle
+from models_registry.component_folder import load_component
 from models_registry.convert import Converted
 from models_registry.errors import NotEnoughData
 from models_registry.exports import choose, latencies_us
 from models_registry.manifest import AUTOENCODER, FormatReport
 from models_registry.principal_components import PrincipalComponents
-from models_registry.training import TrainedBundle, load_component, no_progress, train_structure_autoencoder
+from models_registry.training import no_progress, train_structure_autoencoder
 from models_registry.training_set import TrainingSet
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from models_registry import bundle
+from models_registry.assembling import TrainedBundle, golden_inputs
 from models_registry.errors import BundleRejected
 from models_registry.exports import sha256_of
 from models_registry.manifest import AUTOENCODER, WIN, decode, encode
-from models_registry.runtime import Predictor, read_manifest
-from models_registry.training import TrainedBundle, golden_inputs
+from models_registry.runtime import Predictor, Seen, read_manifest
 from models_registry.training_set import TrainingSet
 from tests.models_registry import planted
 
@@ -189,13 +189,13 @@ def test_a_model_that_cannot_be_loaded_is_refused(folder: Path) -> None:
 def test_how_another_processor_rounds_is_accepted_and_no_more(
     trained: TrainedBundle, monkeypatch: pytest.MonkeyPatch, off: float, accepted: bool
 ) -> None:
-    embed = Predictor.embed
+    see = Predictor.see
 
-    def rounded(self: Predictor, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        latents, error = embed(self, windows)
-        return latents + np.float32(off), error * np.float32(1.01)
+    def rounded(self: Predictor, decision: np.ndarray, windows: np.ndarray) -> Seen:
+        seen = see(self, decision, windows)
+        return replace(seen, latents=seen.latents + np.float32(off), error=seen.error * np.float32(1.01))
 
-    monkeypatch.setattr(Predictor, "embed", rounded)
+    monkeypatch.setattr(Predictor, "see", rounded)
     if accepted:
         bundle.verify(trained.folder, Spec())
     else:

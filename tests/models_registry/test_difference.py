@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from models_registry.assembling import TrainedBundle
 from models_registry.difference import ABSENT, Difference, differences
 from models_registry.manifest import AUTOENCODER, WIN, Metric
-from models_registry.training import TrainedBundle
 
 
 def test_a_bundle_does_not_differ_from_itself(trained: TrainedBundle) -> None:

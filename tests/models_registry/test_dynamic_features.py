@@ -18,15 +18,17 @@ from features.expression_parser import parse
 from features.expression_program import Program
 from features.expressions import columns, text
 from models_registry import dynamic_features, training
+from models_registry.assembling import TrainedBundle, assemble
 from models_registry.bundle import rewrite_manifest, verify
+from models_registry.component_folder import load_component, save_component
 from models_registry.dynamic_candidates import READINGS, REGIMES, TIMEFRAMES, generate
 from models_registry.dynamic_features import EXPRESSIONS_FILE, DynamicColumns, StoredExpression, StoredExpressions
 from models_registry.dynamic_selection import DynamicConfig, DynamicReport, Moves, regime_codes, search
 from models_registry.errors import BundleRejected, ComponentsDiffer, InputRejected
-from models_registry.manifest import AUTOENCODER, DYNAMIC, WIN, Component, decode, encode
-from models_registry.provenance import dynamic_identity
+from models_registry.manifest import AUTOENCODER, DYNAMIC, REGIME, WIN, Component, decode, encode
+from models_registry.provenance import identity, of_labels
 from models_registry.runtime import Predictor
-from models_registry.training import TrainedBundle, TrainingConfig, assemble, load_component, split_of
+from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import TrainingSet
 from models_registry.win_classifier import WinConfig
 from tests.models_registry import moves
@@ -63,10 +65,11 @@ def bundle(planted: TrainingSet, tmp_path_factory: pytest.TempPathFactory) -> Tr
 def trained_into(work: Path, rows: TrainingSet, config: TrainingConfig) -> dict[str, Path]:
     folders = {name: work / name for name in (AUTOENCODER, DYNAMIC, WIN)}
     folders[AUTOENCODER].mkdir(parents=True)
-    record = training.of_labels(rows, split_of(rows, config), config.seed)
-    training._save(folders[AUTOENCODER], msgspec.structs.replace(PLAIN, provenance=record))
+    record = of_labels(rows, split_of(rows, config), config.seed)
+    save_component(folders[AUTOENCODER], msgspec.structs.replace(PLAIN, provenance=record))
     training.train_dynamic_features(rows, config, folders[DYNAMIC])
-    training.train_win_classifier(rows, folders[AUTOENCODER], config, folders[WIN], dynamic=folders[DYNAMIC])
+    below = {name: folders[name] for name in (AUTOENCODER, DYNAMIC)}
+    training.train_win_classifier(rows, below, config, folders[WIN])
     return folders
 
 
@@ -273,7 +276,7 @@ def test_a_bundle_pins_them_and_its_win_model_has_them(bundle: TrainedBundle, pl
     assert component.provenance is not None
     assert component.provenance.rows == len(split_of(planted, TRAINING).fit)
     assert win.provenance is not None
-    assert win.provenance.reads_dynamic == dynamic_identity(component)
+    assert win.provenance.reads[DYNAMIC] == identity(component)
     assert verify(bundle.folder, None).components[DYNAMIC] == component
     assert decode(encode(bundle.manifest)) == bundle.manifest
     assert any(name.startswith("ranging: ") for name in win.parameters["importance"])
@@ -291,16 +294,17 @@ def test_live_gives_the_numbers_of_training(bundle: TrainedBundle, planted: Trai
     """The probabilities through the bundle are those of the trees on the columns that they were grown on."""
     import xgboost
 
-    from models_registry.win_classifier import WinParameters, WinRows
+    from models_registry.win_classifier import Upstream, WinParameters, WinRows
     from models_registry.win_inputs import columns as column_names
 
     with Predictor.load(bundle.folder) as predictor:
         live = answer(predictor, planted)
         found = predictor.dynamic_columns
         assert found is not None
-        latents, error = predictor.embed(planted.windows)
+        seen = predictor.see(planted.decision, planted.windows)
         values = found.run(planted.decision)
-    data = WinRows.build(planted, split_of(planted, TRAINING), latents, error, TRAINING.win, (found.columns, values))
+    upstream = Upstream(seen.latents, seen.error, dynamic=(found.columns, values))
+    data = WinRows.build(planted, split_of(planted, TRAINING), upstream, TRAINING.win)
     assert data.columns == column_names(data.inputs, NAMES, found.columns)
     booster = xgboost.Booster(model_file=bundle.folder / "win_classifier.ubj")
     raw = booster.predict(xgboost.DMatrix(data.matrix[:200]))
@@ -349,8 +353,8 @@ def test_only_what_was_trained_together_is_assembled(planted: TrainingSet, tmp_p
     with pytest.raises(ComponentsDiffer, match="another dynamic_features"):
         assemble(planted, TRAINING, folders, tmp_path / "bundle")
     chosen = load_component(folders[DYNAMIC])
-    record = msgspec.structs.replace(chosen.provenance, reads="another predictor")
-    training._save(folders[DYNAMIC], msgspec.structs.replace(chosen, provenance=record))
+    record = msgspec.structs.replace(chosen.provenance, reads={REGIME: "another predictor"})
+    save_component(folders[DYNAMIC], msgspec.structs.replace(chosen, provenance=record))
     with pytest.raises(ComponentsDiffer, match="another regime_predictor") as refused:
         assemble(planted, TRAINING, folders, tmp_path / "bundle")
     assert refused.value.asset == DYNAMIC

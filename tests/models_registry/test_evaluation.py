@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models_registry.assembling import TrainedBundle
 from models_registry.errors import NotEnoughData, WindowAlreadySeen
 from models_registry.evaluation import decode_record, evaluate, predict_rows
 from models_registry.gate import judge
@@ -20,7 +21,6 @@ from models_registry.statistics import (
     ratio_interval,
     student_t,
 )
-from models_registry.training import TrainedBundle
 from models_registry.training_set import TrainingSet
 
 

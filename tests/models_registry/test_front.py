@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models_registry.assembling import TrainedBundle
 from models_registry.errors import InputRejected
 from models_registry.front import Answer, FrontClosed, PredictionFront, Question
 from models_registry.runtime import Prediction, Predictor
-from models_registry.training import TrainedBundle
 from models_registry.training_set import TrainingSet
 
 WAIT_S = 5.0
@@ -49,7 +49,9 @@ class Recorded:
         if np.isnan(decision[:, 0]).any():
             raise RuntimeError(f"cannot stand {decision[:, 0]}")
         error = np.zeros(len(decision), np.float32)
-        return Prediction(error, error, error > 0, decision[:, 0] * direction)
+        names = ("latents", "reconstruction_error", "features", "reach", "action", "action_value")
+        answer = dict.fromkeys(names, error)
+        return Prediction(**answer, unlike=error > 0, win_probability=decision[:, 0] * direction)
 
 
 def small(value: float, direction: int = 1) -> Question:

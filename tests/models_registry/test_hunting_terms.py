@@ -11,17 +11,13 @@ import pytest
 
 from features.candidates import HUNT
 from features.liquidity import VERSION, HuntSettings
+from models_registry.assembling import assemble
 from models_registry.bundle import rewrite_manifest, verify
 from models_registry.errors import BundleRejected, TrainingUnavailable
 from models_registry.manifest import AUTOENCODER, WIN, Component, Manifest, content_digest
 from models_registry.terms import hunting_differs, hunting_terms
-from models_registry.training import (
-    TrainingConfig,
-    assemble,
-    split_of,
-    train_structure_autoencoder,
-    train_win_classifier,
-)
+from models_registry.training import train_structure_autoencoder, train_win_classifier
+from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import TrainingSet
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL
@@ -50,7 +46,7 @@ def rows(hunts: float) -> TrainingSet:
 def bundle(hunts: float, config: TrainingConfig, folder: Path) -> tuple[Manifest, Path]:
     given, parts = rows(hunts), {name: folder / name for name in (AUTOENCODER, WIN)}
     train_structure_autoencoder(given, config, parts[AUTOENCODER])
-    train_win_classifier(given, parts[AUTOENCODER], config, parts[WIN])
+    train_win_classifier(given, {AUTOENCODER: parts[AUTOENCODER]}, config, parts[WIN])
     made = assemble(given, config, parts, folder / "bundle")
     return made.manifest, made.folder
 

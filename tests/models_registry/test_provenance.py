@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from models_registry.assembling import TrainedBundle, assemble
+from models_registry.component_folder import load_component, save_component
 from models_registry.errors import ComponentsDiffer
 from models_registry.evaluation import evaluate
 from models_registry.manifest import (
@@ -24,15 +26,8 @@ from models_registry.manifest import (
 )
 from models_registry.provenance import PLAIN, identity, together
 from models_registry.runtime import Predictor
-from models_registry.training import (
-    TrainedBundle,
-    TrainingConfig,
-    _save,
-    assemble,
-    load_component,
-    split_of,
-    train_win_classifier,
-)
+from models_registry.training import train_win_classifier
+from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import TrainingSet
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL
@@ -50,13 +45,13 @@ def changed(folder: Path, to: Path, **values: object) -> Path:
     to.mkdir()
     for file in folder.iterdir():
         (to / file.name).write_bytes(file.read_bytes())
-    _save(to, msgspec.structs.replace(load_component(folder), **values))
+    save_component(to, msgspec.structs.replace(load_component(folder), **values))
     return to
 
 
 def win_on(folders: Mapping[str, Path], rows: TrainingSet, config: TrainingConfig, to: Path) -> dict[str, Path]:
     """The folders with a win model trained anew."""
-    train_win_classifier(rows, folders[AUTOENCODER], config, to)
+    train_win_classifier(rows, {AUTOENCODER: folders[AUTOENCODER]}, config, to)
     return {**folders, WIN: to}
 
 
@@ -71,11 +66,11 @@ def test_each_component_records_what_it_has_seen(trained: TrainedBundle, planted
     assert (labels.start_ms, labels.end_ms) == (planted_set.decided_at[seen].min(), planted_set.decided_at[seen].max())
     assert labels.splits == {"fit": len(split.fit), "validation": len(split.validation), "holdout": len(split.holdout)}
     assert labels.plan["horizon_minutes"] == 240
-    assert labels.reads == identity(autoencoder)
+    assert labels.reads == {AUTOENCODER: identity(autoencoder)}
     early = planted_set.unlabelled_at < split.holdout_start_ms - SMALL.embargo_ms
     assert windows.last_known_at == planted_set.unlabelled_at[early].max()
     assert windows.rows == windows.splits["fit"] + windows.splits["validation"] <= early.sum()
-    assert windows.reads is None
+    assert windows.reads == {}
     for record in (labels, windows):
         assert record.data_hash == planted_set.data_hash
         assert record.holdout_start_ms == split.holdout_start_ms
@@ -108,7 +103,7 @@ def test_a_win_model_belongs_to_the_plain_version_only_when_trained_on_it(
         with pytest.raises(ComponentsDiffer, match="materialise win_classifier again"):
             assemble(planted_set, SMALL, others, tmp_path / "bundle")
     mended = win_on({**folders, AUTOENCODER: plain}, planted_set, QUICK, tmp_path / "win")
-    assert load_component(mended[WIN]).provenance.reads == PLAIN
+    assert load_component(mended[WIN]).provenance.reads == {}
     assemble(planted_set, QUICK, mended, tmp_path / "both")
     assemble(planted_set, QUICK, {WIN: mended[WIN]}, tmp_path / "alone")
 

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.regime_inputs import HORIZON_MS, INPUTS, STATES
+from models_registry.assembling import assemble, train_bundle
 from models_registry.bundle import verify
+from models_registry.component_folder import load_component
 from models_registry.errors import BundleRejected, TrainingUnavailable
 from models_registry.manifest import AUTOENCODER, REGIME, WIN, Component, component_digest
 from models_registry.regime_predictor import (
@@ -28,14 +30,8 @@ from models_registry.regime_predictor import (
     transitions,
 )
 from models_registry.runtime import Predictor
-from models_registry.training import (
-    TrainingConfig,
-    assemble,
-    load_component,
-    regimes_in_force,
-    train_bundle,
-    train_regime_predictor,
-)
+from models_registry.training import regimes_in_force, train_regime_predictor
+from models_registry.training_config import TrainingConfig
 from models_registry.training_set import TrainingSet, concatenate
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models_registry.assembling import TrainedBundle
 from models_registry.errors import BundleRejected, InputRejected
 from models_registry.manifest import AUTOENCODER, WIN, Component
-from models_registry.runtime import Prediction, Predictor
+from models_registry.runtime import MODELS, Prediction, Predictor
 from models_registry.sessions import TILES, plan_tiles
-from models_registry.training import TrainedBundle
 from models_registry.training_set import TrainingSet
 
 ROWS = 150
@@ -105,14 +105,15 @@ def test_a_window_unlike_the_training_data_is_said_to_be(predictor: Predictor, p
 def test_missing_values_in_a_window_count_as_its_mean(predictor: Predictor, planted_set: TrainingSet) -> None:
     windows = planted_set.windows[:1].copy()
     windows[0, :3] = np.nan
-    latents, error = predictor.embed(windows)
-    assert np.isfinite(latents).all()
-    assert np.isfinite(error).all()
+    seen = predictor.see(planted_set.decision[:1], windows)
+    assert np.isfinite(seen.latents).all()
+    assert np.isfinite(seen.error).all()
 
 
 def test_plain_versions_stand_in_and_say_why(plain: Predictor, planted_set: TrainingSet) -> None:
     found = predict(plain, planted_set, slice(0, 50))
-    assert plain.fallbacks == {AUTOENCODER: "left out by the test", WIN: "left out by the test"}
+    for name in (AUTOENCODER, WIN):
+        assert plain.fallbacks[name] == "left out by the test"
     assert np.isnan(found.reconstruction_error).all()
     assert not found.unlike.any()
     assert np.isfinite(found.latents).all()
@@ -124,7 +125,7 @@ def test_plain_versions_stand_in_and_say_why(plain: Predictor, planted_set: Trai
 
 def test_a_bundle_without_a_model_uses_its_plain_version(trained: TrainedBundle) -> None:
     with Predictor(trained.folder, with_components(trained, {})) as predictor:
-        assert set(predictor.fallbacks) == {AUTOENCODER, WIN}
+        assert set(predictor.fallbacks) == set(MODELS)
 
 
 def test_inputs_that_do_not_fit_are_named(predictor: Predictor, planted_set: TrainingSet) -> None:

@@ -10,19 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models_registry import training_set as sets
+from models_registry.assembling import TrainedBundle, assemble
 from models_registry.bundle import verify
+from models_registry.component_folder import save_component
 from models_registry.errors import NotEnoughData, TrainingSetUnreadable
-from models_registry.manifest import AUTOENCODER, WIN, Component
-from models_registry.provenance import PLAIN, of_labels
+from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN, Component
+from models_registry.provenance import of_labels
 from models_registry.runtime import Predictor
-from models_registry.training import (
-    TrainedBundle,
-    TrainingConfig,
-    _save,
-    assemble,
-    split_of,
-    train_win_classifier,
-)
+from models_registry.training import train_win_classifier
+from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import LIVE, TrainingSet, concatenate, split_in_time
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL
@@ -44,26 +40,35 @@ def test_the_manifest_records_what_was_seen(trained: TrainedBundle, planted_set:
 
 
 def test_a_bundle_of_plain_versions_works(planted_set: TrainingSet, tmp_path: Path) -> None:
-    folders, record = {}, of_labels(planted_set, split_of(planted_set, SMALL), SMALL.seed, reads=PLAIN)
+    folders, record = {}, of_labels(planted_set, split_of(planted_set, SMALL), SMALL.seed)
     for name in (AUTOENCODER, WIN):
         folders[name] = tmp_path / name
         folders[name].mkdir()
         plain = Component(version="none", served=None, format=None, fallback="not trained", provenance=record)
-        _save(folders[name], plain)
+        save_component(folders[name], plain)
     trained = assemble(planted_set, SMALL, folders, tmp_path / "bundle")
     assert verify(tmp_path / "bundle", planted.SPEC_ID) == trained.manifest
     with Predictor.load(tmp_path / "bundle") as predictor:
-        assert predictor.fallbacks == {AUTOENCODER: "not trained", WIN: "not trained"}
+        missing = "the bundle has no such model"
+        assert predictor.fallbacks == {
+            AUTOENCODER: "not trained",
+            WIN: "not trained",
+            **dict.fromkeys((FEATURE_NETWORK, LIQUIDITY, DQN), missing),
+        }
 
 
 def test_the_win_model_trains_on_the_plain_latents_when_there_is_no_network(
     planted_set: TrainingSet, tmp_path: Path
 ) -> None:
     (tmp_path / "a").mkdir()
-    _save(tmp_path / "a", Component(version="none", served=None, format=None, fallback="not trained"))
+    save_component(tmp_path / "a", Component(version="none", served=None, format=None, fallback="not trained"))
     stages: list[tuple[str, float]] = []
     component = train_win_classifier(
-        planted_set, tmp_path / "a", SMALL, tmp_path / "w", lambda stage, done: stages.append((stage, done))
+        planted_set,
+        {AUTOENCODER: tmp_path / "a"},
+        SMALL,
+        tmp_path / "w",
+        lambda stage, done: stages.append((stage, done)),
     )
     assert component.metrics["log_loss"].skill
     assert stages[-1] == ("win_classifier", 1.0)
@@ -79,11 +84,11 @@ def test_an_interrupted_training_leaves_no_component(planted_set: TrainingSet, t
 
     (tmp_path / "a").mkdir()
     plain = Component(version="none", served=None, format=None, fallback="not trained")
-    _save(tmp_path / "a", plain)
+    save_component(tmp_path / "a", plain)
     (tmp_path / "w").mkdir()
-    _save(tmp_path / "w", plain)
+    save_component(tmp_path / "w", plain)
     with pytest.raises(Stopped):
-        train_win_classifier(planted_set, tmp_path / "a", SMALL, tmp_path / "w", stop)
+        train_win_classifier(planted_set, {AUTOENCODER: tmp_path / "a"}, SMALL, tmp_path / "w", stop)
     assert not (tmp_path / "w" / "component.json").exists()
 
 

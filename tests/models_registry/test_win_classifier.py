@@ -12,9 +12,10 @@ from models_registry import win_classifier as win
 from models_registry.calibration import Isotonic, Platt, fit, fit_isotonic, fit_platt
 from models_registry.errors import InputRejected, NotEnoughData
 from models_registry.logistic import StandardLogistic, fit_logistic
-from models_registry.manifest import WIN, Component, Metric
+from models_registry.manifest import AUTOENCODER, WIN, Component, Metric
 from models_registry.structure_autoencoder import statistical_features
-from models_registry.training import no_progress, split_of, train_win_classifier
+from models_registry.training import no_progress, train_win_classifier
+from models_registry.training_config import split_of
 from models_registry.training_set import TrainingSet
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL
@@ -24,7 +25,8 @@ CONFIG = SMALL.win
 
 def rows_of(rows: TrainingSet, config: win.WinConfig = CONFIG) -> win.WinRows:
     latents = statistical_features(rows.windows)
-    return win.WinRows.build(rows, split_of(rows, SMALL), latents, np.full(len(rows), np.nan, np.float32), config)
+    upstream = win.Upstream(latents, np.full(len(rows), np.nan, np.float32))
+    return win.WinRows.build(rows, split_of(rows, SMALL), upstream, config)
 
 
 def train(rows: TrainingSet, folder: Path, config: win.WinConfig = CONFIG) -> Component:
@@ -85,7 +87,7 @@ def test_without_xgboost_the_plain_version_stands_in(
     autoencoder.mkdir()
     plain = Component(version="none", served=None, format=None, fallback="not trained")
     (autoencoder / "component.json").write_bytes(__import__("msgspec").json.encode(plain))
-    component = train_win_classifier(planted_set, autoencoder, SMALL, tmp_path / "win")
+    component = train_win_classifier(planted_set, {AUTOENCODER: autoencoder}, SMALL, tmp_path / "win")
     assert component.fallback == "win_classifier cannot be trained: xgboost is not installed"
     assert component.parameters["fallback"]["slope"] > 0.5
 
