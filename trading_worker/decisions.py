@@ -14,7 +14,9 @@ from features.barriers import TradePlan
 from features.candidates import Candidates, candidates
 from features.decision import DecisionWave
 from features.decision_spec import DecisionSpec
+from features.episodes import ACTIONS, LONG, SHORT
 from features.labels import position_id
+from features.liquidity import Reach
 from features.quality import quality
 from market.bars import MINUTE_MS
 from models_registry.dynamic_features import DynamicColumns
@@ -41,6 +43,18 @@ class PredictionLike(Protocol):
     def win_probability(self) -> NDArray[np.float32]:
         """[m]"""
 
+    @property
+    def reach(self) -> Reach:
+        """How far price will go from the k rows."""
+
+    @property
+    def action(self) -> NDArray[np.int64]:
+        """[k] what the bundle's strategy would do, -1 where it is replaced by its plain version."""
+
+    @property
+    def action_value(self) -> NDArray[np.float32]:
+        """[k, 5] in R, NaN where it is not known."""
+
 
 class PredictorLike(Protocol):
     """What is asked of a `models_registry.runtime.Predictor`."""
@@ -63,6 +77,9 @@ class PredictorLike(Protocol):
 
     def regimes(self, decision: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64] | None:
         """[k, 3] probabilities of each regime ahead; None without the model."""
+
+    def reach(self, decision: NDArray[np.float32], windows: NDArray[np.float32]) -> Reach:
+        """How far price will go from the k rows; asked for when liquidity is hunted."""
 
     def predict(
         self,
@@ -92,10 +109,10 @@ class Decided:
 
 class _Scored(NamedTuple):
     proposals: Proposals
+    prediction: PredictionLike
+    """Of the lines below."""
     lines: NDArray[np.int64]
     """[k'] line in the wave of each line of `proposals.decision`."""
-    error: NDArray[np.float32]
-    """[k']"""
     unlike: int
 
 
@@ -119,7 +136,8 @@ def decide(
     the training data are left out; the strategy chooses; then the least quality, the least confidence and the most
     positions per symbol and direction.
     """
-    every = candidates(wave.decision, spec, wave.ready, settings.hunting)
+    reach = optional_modules.reach_of(wave, predictor, settings)
+    every = candidates(wave.decision, spec, wave.ready, settings.hunting, reach)
     counts = {"ready": int(wave.ready.sum()), "candidates": int(every.index.size)}
     if not every.index.size:
         return Decided((), counts)
@@ -153,7 +171,7 @@ def decide(
     }
     ordered = taken[np.argsort(rows[taken], kind="stable")]
     lines = scored.lines[proposals.row[choice.chosen[ordered]]]
-    beside = optional_modules.beside_signals(wave, lines, regimes, spec, settings)
+    beside = optional_modules.beside_signals(wave, lines, regimes, spec, settings, reach)
     signals = tuple(
         _signal(wave, scored, int(choice.chosen[at]), float(choice.confidence[at]), symbols, plan, about | more)
         for at, more in zip(ordered, beside, strict=True)
@@ -196,8 +214,9 @@ def _score(
         kind=found.kind[like],
         win_probability=prediction.win_probability[like],
         quality=score[like],
+        action=np.asarray(prediction.action),
     )
-    return _Scored(proposals, lines, prediction.reconstruction_error, int(row.size - proposals.row.size))
+    return _Scored(proposals, prediction, lines, int(row.size - proposals.row.size))
 
 
 def _signal(
@@ -209,12 +228,11 @@ def _signal(
     plan: TradePlan,
     about: Mapping[str, Any],
 ) -> Signal:
-    proposals = scored.proposals
-    line = int(scored.lines[proposals.row[at]])
+    proposals, row = scored.proposals, int(scored.proposals.row[at])
+    line = int(scored.lines[row])
     symbol, direction = symbols[int(wave.rows[line])], int(proposals.direction[at])
     close, atr = float(wave.close[line]), float(wave.atr[line])
     stop, target = plan.levels(close, atr, direction)
-    error = float(scored.error[proposals.row[at]])
     return Signal(
         time_ms=wave.time_ms,
         position_id=position_id(symbol, wave.time_ms, direction),
@@ -228,6 +246,24 @@ def _signal(
         expiry_ms=wave.time_ms + plan.horizon_minutes * MINUTE_MS,
         confidence=confidence,
         quality=float(proposals.quality[at]),
-        reconstruction_error=error if math.isfinite(error) else None,
+        reconstruction_error=_known(scored.prediction.reconstruction_error[row]),
+        **_foreseen(scored.prediction, row, direction, close, atr),
         **about,
     )
+
+
+def _foreseen(prediction: PredictionLike, row: int, direction: int, close: float, atr: float) -> dict[str, Any]:
+    """What the bundle's strategy and its liquidity predictor say beside a signal at `row`: fields of `Signal`."""
+    action, reach = int(prediction.action[row]), prediction.reach
+    value = prediction.action_value[row, LONG if direction > 0 else SHORT]
+    middle = reach.quantiles.index(0.5) if 0.5 in reach.quantiles else None
+    return {
+        "action": ACTIONS[action] if action >= 0 else None,
+        "action_value": _known(value),
+        "reach_below": None if middle is None else _known(close - atr * reach.below[row, middle]),
+        "reach_above": None if middle is None else _known(close + atr * reach.above[row, middle]),
+    }
+
+
+def _known(value: np.floating[Any] | float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -173,6 +173,13 @@ class Signal(Event, frozen=True, kw_only=True):
     pool_below_score: float | None = None
     """How good it looks, 0 to 1."""
     pool_above_score: float | None = None
+    action: str | None = None
+    """What the bundle's strategy would do: skip, long or short; None where its plain version stands in."""
+    action_value: float | None = None
+    """What it holds an entry in the signal's direction for, in R net of costs."""
+    reach_below: float | None = None
+    """The price that it falls below within the horizon with one half, by the liquidity predictor; None if unknown."""
+    reach_above: float | None = None
 
 
 class PositionOpened(Event, frozen=True, kw_only=True):

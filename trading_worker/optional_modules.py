@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.candidates import RULE, Candidates
-from features.liquidity import SOURCE, Levels, levels
+from features.liquidity import SOURCE, Levels, Reach, levels
 from features.regime_inputs import RANGING
 from models_registry.dynamic_features import NONE_IN_BUNDLE, SWITCHED_OFF
-from models_registry.manifest import DYNAMIC, REGIME
+from models_registry.manifest import DYNAMIC, LIQUIDITY, REGIME
 from models_registry.regime_predictor import UNKNOWN, Regimes, in_force
 from models_registry.terms import hunting_differs
 
@@ -42,6 +42,17 @@ def regimes(wave: DecisionWave, spec: DecisionSpec, predictor: PredictorLike, se
     return in_force(wave.decision, spec.names, probabilities, settings.regime_threshold)
 
 
+def reach_of(wave: DecisionWave, predictor: PredictorLike, settings: EngineSettings) -> Reach | None:
+    """What pools are scored with besides structure and volume profile: the bundle's liquidity predictor.
+
+    None when no pool is hunted, and without the model: its plain version reads the volume profile, which the scores
+    have already.
+    """
+    if settings.hunting is None or LIQUIDITY in predictor.fallbacks:
+        return None
+    return predictor.reach(wave.decision, wave.windows)
+
+
 def without_trends_in_a_range(found: Candidates, on: Regimes) -> Candidates:
     """The candidates less the rule's, which follow a trend, where the market is predicted to range.
 
@@ -58,9 +69,11 @@ def beside_signals(
     on: Regimes,
     spec: DecisionSpec,
     settings: EngineSettings,
+    reach: Reach | None = None,
 ) -> list[dict[str, Any]]:
     """What the signals at the `lines` of a wave say of regime and pools: fields of `events.Signal`."""
-    found = levels(wave.decision[lines], spec, settings.hunting)
+    here = None if reach is None else Reach(reach.quantiles, reach.below[lines], reach.above[lines])
+    found = levels(wave.decision[lines], spec, settings.hunting, here)
     return [
         _beside(on, int(line), found, place, float(wave.close[line]), float(wave.atr[line]))
         for place, line in enumerate(lines)

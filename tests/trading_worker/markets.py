@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from features.decision import DecisionState
 from features.decision_spec import DECISION_SPEC
+from features.liquidity import Reach
 from market.bars import BAR, MINUTE_MS, Bars
 from market.funding import Fundings
 from market.sources.synthetic import SyntheticMarket
@@ -27,6 +28,15 @@ WARM_MINUTES = 1800
 """Enough for 5m features and the window; the longer timeframes may still be NaN."""
 
 EAGER = EngineSettings(strategy_mode="self_learning", min_confidence=0.0)
+
+
+def nothing_foreseen(rows: int) -> dict[str, Any]:
+    """What a bundle without strategy and liquidity predictor says of so many rows."""
+    return {
+        "reach": Reach((0.5,), *(np.full((rows, 1), np.nan, np.float32) for _ in range(2))),
+        "action": np.full(rows, -1),
+        "action_value": np.full((rows, 5), np.nan, np.float32),
+    }
 
 
 class StubPredictor:
@@ -62,6 +72,7 @@ class StubPredictor:
             reconstruction_error=error,
             unlike=error < self.threshold,
             win_probability=probability,
+            **nothing_foreseen(len(decision)),
         )
 
     def close(self) -> None:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from features.candidates import EVENT, HUNT, RULE
 from features.decision import DecisionWave
-from features.liquidity import HuntSettings
+from features.liquidity import HuntSettings, Reach
 from features.regime_inputs import RANGING, STATES, TRENDING, VOLATILE
-from models_registry.manifest import REGIME
+from models_registry.manifest import LIQUIDITY, REGIME
 from models_registry.terms import hunting_terms
 from tests.features.made_rows import RULE_LONG, RULE_SHORT, made_rows, made_spec
 from tests.features.test_liquidity import BELOW, REST, mirrored
+from tests.trading_worker.markets import nothing_foreseen
 from trading_worker.decisions import Decided, decide
 from trading_worker.events import Signal
 from trading_worker.optional_modules import HUNTING, fallbacks, in_use
@@ -39,7 +40,9 @@ SURE = {RANGING: (0.8, 0.1, 0.1), TRENDING: (0.1, 0.8, 0.1), VOLATILE: (0.1, 0.1
 class Bundle:
     """A predictor that says of every row what it is told to, the same however a batch is split."""
 
-    def __init__(self, ahead: int | None = None, *, lookback: int = 10, **manifest: Any) -> None:
+    def __init__(
+        self, ahead: int | None = None, *, lookback: int = 10, goes_atr: float = np.nan, **manifest: Any
+    ) -> None:
         about = {"bundle_version": "7", "plan": {}, "costs": {}, "hunting": {}} | manifest
         self.manifest = SimpleNamespace(**about)
         self.fallbacks: dict[str, str] = {}
@@ -47,6 +50,12 @@ class Bundle:
         self.dynamic_columns = None
         self.ahead = ahead
         self.asked = 0
+        self.goes_atr = goes_atr
+
+    def reach(self, decision: NDArray[np.float32], windows: NDArray[np.float32]) -> Reach:
+        assert len(decision) == len(windows)
+        goes = np.repeat(np.array([[self.goes_atr, 1.1 * self.goes_atr]], np.float32), len(decision), axis=0)
+        return Reach((0.9, 0.99), goes, goes)
 
     def regimes(self, decision: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
         self.asked += 1
@@ -57,6 +66,7 @@ class Bundle:
             reconstruction_error=np.zeros(len(decision), np.float32),
             unlike=np.zeros(len(decision), bool),
             win_probability=(0.5 + 0.1 * direction).astype(np.float32),
+            **nothing_foreseen(len(decision)),
         )
 
 
@@ -153,6 +163,16 @@ class TestHunting:
         assert long.pool_above == pytest.approx(100.2)
         assert short.pool_below == pytest.approx(99.8)
         assert long.stop < long.reference < long.target
+
+    def test_what_the_liquidity_predictor_foresees_is_in_the_score(self) -> None:
+        given = wave(mirrored(AT_POOL), AT_POOL, {})
+        sure = decided(given, Bundle(goes_atr=99.0), HUNTS).signals
+        assert [signal.kind for signal in sure] == [HUNT, HUNT]
+        assert sure[0].pool_above_score == pytest.approx((4 * 0.625 + 1) / 5, abs=0.01)
+        assert decided(given, Bundle(goes_atr=0.01), HUNTS).signals == (), "price will not get there"
+        plain = Bundle(goes_atr=0.01)
+        plain.fallbacks[LIQUIDITY] = "not trained"
+        assert decided(given, plain, HUNTS).signals[0].pool_above_score == pytest.approx(0.625), "profile counts once"
 
     @pytest.mark.parametrize("strategy", ["ict", "self_learning", "hybrid"])
     def test_every_strategy_takes_a_hunt(self, strategy: str) -> None:

@@ -13,8 +13,10 @@ from trading_worker.strategies import EVENT, RULE, STRATEGIES, Proposals, strate
 LONG, SHORT = 1, -1
 
 
-def proposals(*candidates: tuple[int, int, int, float], quality: list[float] | None = None) -> Proposals:
-    """From (line, direction, kind, win probability)."""
+def proposals(
+    *candidates: tuple[int, int, int, float], quality: list[float] | None = None, action: list[int] | None = None
+) -> Proposals:
+    """From (line, direction, kind, win probability), and what the bundle's strategy would do at each line."""
     lines, directions, kinds, probabilities = zip(*candidates, strict=True) if candidates else ((), (), (), ())
     return Proposals(
         names=("a",),
@@ -23,6 +25,7 @@ def proposals(*candidates: tuple[int, int, int, float], quality: list[float] | N
         direction=np.array(directions, np.int8),
         kind=np.array(kinds, np.uint8),
         win_probability=np.array(probabilities, np.float32),
+        action=np.array(action if action is not None else [-1] * (max(lines, default=-1) + 1), np.int64),
         quality=np.array(quality if quality is not None else [0.5] * len(candidates), np.float32),
     )
 
@@ -36,6 +39,16 @@ def test_self_learning_takes_the_likelier_direction_of_each_symbol() -> None:
     choice = strategy("self_learning")(offered)
     assert choice.chosen.tolist() == [1, 2]
     assert choice.confidence.tolist() == pytest.approx([0.6, 0.3])
+
+
+def test_self_learning_does_what_the_strategy_would_do() -> None:
+    both = [(line, side, EVENT, 0.5 + 0.1 * side) for line in range(4) for side in (LONG, SHORT)]
+    choice = strategy("self_learning")(proposals(*both, action=[2, 0, 1, -1]))
+    assert choice.chosen.tolist() == [1, 4, 6], "short, nothing, long, and the likelier where it has no network"
+    assert choice.confidence.tolist() == pytest.approx([0.4, 0.6, 0.6])
+    only_short = proposals((0, SHORT, EVENT, 0.9), action=[1])
+    assert chosen("self_learning", only_short) == [], "what it would take is no candidate"
+    assert chosen("hybrid", only_short) == [0]
 
 
 def test_ict_takes_rule_signals_whatever_the_model_says() -> None:

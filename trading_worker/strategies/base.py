@@ -33,6 +33,9 @@ class Proposals:
         float32[m], calibrated probability of the target before the stop.
     quality
         float32[m], 0 to 1.
+    action
+        int64[k], what the bundle's strategy would do at each row, of `features.episodes`: skip, long or short; -1 where
+        its plain version stands in.
     """
 
     names: tuple[str, ...]
@@ -42,6 +45,7 @@ class Proposals:
     kind: NDArray[np.uint8]
     win_probability: NDArray[np.float32]
     quality: NDArray[np.float32]
+    action: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
