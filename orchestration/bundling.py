@@ -11,26 +11,15 @@ from typing import Any
 import msgspec
 
 from market.lake import Lake
+from models_registry.assembling import assemble
 from models_registry.bundle import rewrite_manifest
-from models_registry.manifest import (
-    AUTOENCODER,
-    DYNAMIC,
-    REGIME,
-    WIN,
-    Component,
-    Manifest,
-    component_digest,
-    content_digest,
-)
+from models_registry.component_folder import load_component
+from models_registry.manifest import Component, Manifest, component_digest, content_digest
 from models_registry.plots import component_plots
 from models_registry.registry import Registry, RunRecord
-from models_registry.training import TrainingConfig, assemble, load_component
+from models_registry.training_config import TrainingConfig
 from models_registry.training_set import TrainingSet
-from orchestration.artifacts import get_folder
-from orchestration.assets.training import AUTOENCODER_FOLDER, DYNAMIC_FOLDER, REGIME_FOLDER, WIN_FOLDER
-
-FOLDERS = {AUTOENCODER: AUTOENCODER_FOLDER, WIN: WIN_FOLDER}
-"""Where the components of every bundle lie in the lake."""
+from orchestration.model_folders import fetch, models_of
 
 
 @dataclass(frozen=True)
@@ -49,11 +38,9 @@ class Registered:
 def register_bundle(lake: Lake, registry: Registry, rows: TrainingSet, config: TrainingConfig) -> Registered:
     """Register the current components and the bundle of them, and put it up as challenger unless it is champion."""
     with tempfile.TemporaryDirectory() as work:
-        places = _places(config)
-        folders = {name: Path(work) / name for name in places}
+        folders = fetch(lake, models_of(config), Path(work))
         versions = {}
         for name, folder in folders.items():
-            get_folder(lake, places[name], folder)
             part = load_component(folder)
             record = _component_record(name, part)
             versions[name] = registry.register_component(name, folder, record, component_digest(part))
@@ -66,12 +53,6 @@ def register_bundle(lake: Lake, registry: Registry, rows: TrainingSet, config: T
     if version not in (registry.champion(), registry.challenger()):
         registry.challenge(version, "registered, to be judged", "trading_bundle")
     return Registered(version, numbered.manifest)
-
-
-def _places(config: TrainingConfig) -> dict[str, str]:
-    """Where the components of a bundle lie, with the optional ones that are switched on."""
-    optional = {REGIME: (config.regime, REGIME_FOLDER), DYNAMIC: (config.dynamic, DYNAMIC_FOLDER)}
-    return FOLDERS | {name: folder for name, (settings, folder) in optional.items() if settings is not None}
 
 
 class _Numbering:

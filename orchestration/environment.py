@@ -28,13 +28,13 @@ def whole(name: str, default: int) -> int:
     return dg.EnvVar.int(name) if os.environ.get(name) else default
 
 
-def switch(name: str) -> bool:
+def switch(name: str, default: bool = False) -> bool:
     """Whether the variable is true at this moment; `ValueError` unless it says true or false, or nothing.
 
-    >>> switch("PERPFORGE_NOBODY_SETS_THIS")
-    False
+    >>> switch("PERPFORGE_NOBODY_SETS_THIS"), switch("PERPFORGE_NOBODY_SETS_THIS", default=True)
+    (False, True)
     """
-    value = now(name, "false").strip().lower()
+    value = now(name, str(default)).strip().lower()
     if value not in ("true", "false"):
         raise ValueError(f"{name}={value} is not allowed: true or false")
     return value == "true"

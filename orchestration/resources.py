@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from market.sources import BarSource
     from models_registry.registry import Registry
     from models_registry.server import MlflowServer
-    from models_registry.training import TrainingConfig
+    from models_registry.training_config import TrainingConfig
     from orchestration.ingest import MarketView
 
 HOUR_MS = 3_600_000
@@ -132,6 +132,12 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     fewest_rows: int = Field(default=500, description="Fewer labels than this are not fitted to.", ge=10)
     min_confidence: float = Field(default=0.35, description="Win probability from which a candidate counts as traded.")
     quantise: bool = Field(default=True, description="Serve INT8 where it passes, else fp32.")
+    feature_network: bool = Field(default=True, description="Train it; else its plain version stands in.")
+    liquidity_predictor: bool = Field(default=True, description="Train it; else its plain version stands in.")
+    strategy_dqn: bool = Field(default=True, description="Train it; else its plain version stands in.")
+    most_opportunities: int = Field(
+        default=24_000, description="Most opportunities that the strategy learns from and is judged on.", ge=100
+    )
     market_regime_prediction: bool = Field(default=False, description="Train a predictor of the regime an hour ahead.")
     regime_prediction_threshold: float = Field(
         default=0.70, description="Least probability of a forecast in force.", ge=0, le=1
@@ -180,13 +186,21 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         from importlib.metadata import version
 
         from models_registry.dynamic_selection import DynamicConfig
+        from models_registry.feature_network_fitting import NetworkConfig
+        from models_registry.liquidity_predictor import LiquidityConfig
         from models_registry.regime_predictor import RegimeConfig
+        from models_registry.strategy_dqn import DqnConfig
         from models_registry.structure_autoencoder import AutoencoderConfig
         from models_registry.terms import hunting_terms
-        from models_registry.training import TrainingConfig
+        from models_registry.training_config import TrainingConfig
         from models_registry.win_classifier import WinConfig
 
         few = self.fewest_rows
+        network = NetworkConfig(
+            epochs=self.epochs + 10, fewest_fit=few // 2, fewest_validation=few // 10, quantise=self.quantise
+        )
+        liquidity = LiquidityConfig(most_rows=self.max_windows, fewest_rows=few, quantise=self.quantise)
+        strategy = DqnConfig(fewest_opportunities=few, threshold=self.min_confidence, quantise=self.quantise)
         regime = RegimeConfig(
             lookback=self.regime_prediction_lookback,
             threshold=self.regime_prediction_threshold,
@@ -211,6 +225,9 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
                 fewest_validation=few // 5,
                 fewest_holdout=few // 5,
             ),
+            feature_network=network if self.feature_network else None,
+            liquidity=liquidity if self.liquidity_predictor else None,
+            dqn=strategy if self.strategy_dqn else None,
             regime=regime if self.market_regime_prediction else None,
             dynamic=dynamic if self.dynamic_features else None,
             hunting=hunting_terms(self.hunting()),
@@ -260,6 +277,7 @@ def from_environment() -> dict[str, object]:
             half_life_days=float(environment.now("TRAINING_HALF_LIFE_DAYS", "45")),
             holdout_hours=float(environment.now("TRAINING_HOLDOUT_HOURS", "48")),
             min_confidence=float(environment.now("MIN_CONFIDENCE", "0.35")),
+            quantise=environment.switch("ENABLE_QUANTIZATION", default=True),
             market_regime_prediction=environment.switch("ENABLE_MARKET_REGIME_PREDICTION"),
             regime_prediction_threshold=float(environment.now("REGIME_PREDICTION_THRESHOLD", "0.70")),
             regime_prediction_lookback=int(environment.now("REGIME_PREDICTION_LOOKBACK", "10")),

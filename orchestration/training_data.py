@@ -16,12 +16,14 @@ from features.path_targets import PATH_TARGET, PathTargets, path_targets
 from features.regime_inputs import HORIZON_MS, regime_states
 from market.bars import Bars
 from market.lake import Lake
+from models_registry.opportunities import Opportunities
 from models_registry.training_set import HISTORY as FROM_HISTORY
 from models_registry.training_set import LIVE as FROM_LIVE
 from models_registry.training_set import PATHS, TrainingSet
 from orchestration.label_store import LIVE
 
 FOLDER = "training"
+OPPORTUNITIES = "opportunities"
 CURRENT = f"{FOLDER}/current.json"
 LEARNT = f"{FOLDER}/learnt.json"
 
@@ -159,6 +161,23 @@ def load(lake: Lake, data_hash: str | None = None) -> TrainingSet:
     wanted = data_hash or msgspec.json.decode(lake.get_bytes(CURRENT), type=_Pointer).data_hash
     path = f"{FOLDER}/{wanted}.npz"
     return TrainingSet.from_bytes(lake.get_bytes(path), path)
+
+
+def store_opportunities(lake: Lake, found: Opportunities) -> str:
+    """Keep the opportunities under their hash, for ever, and make them the current ones; returns their path."""
+    path = f"{OPPORTUNITIES}/{found.data_hash}.npz"
+    if not lake.exists(path):
+        lake.put_bytes(path, found.to_bytes())
+    lake.put_bytes(f"{OPPORTUNITIES}/current.json", msgspec.json.encode(_Pointer(found.data_hash)))
+    return path
+
+
+def load_opportunities(lake: Lake, data_hash: str | None = None) -> Opportunities:
+    """Those of that hash, or the current ones. `LakeMissing` when there are none: materialise `opportunities`."""
+    pointer = f"{OPPORTUNITIES}/current.json"
+    wanted = data_hash or msgspec.json.decode(lake.get_bytes(pointer), type=_Pointer).data_hash
+    path = f"{OPPORTUNITIES}/{wanted}.npz"
+    return Opportunities.from_bytes(lake.get_bytes(path), path)
 
 
 def keep_learnt(lake: Lake, data_hash: str) -> int:

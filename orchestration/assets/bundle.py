@@ -3,14 +3,16 @@
 import dagster as dg
 
 from orchestration import plots
-from orchestration.assets.training import (
-    OWNERS,
+from orchestration.assets.models import (
     dynamic_features,
+    feature_network,
+    liquidity_predictor,
     regime_predictor,
+    strategy_dqn,
     structure_autoencoder,
-    training_set,
     win_classifier,
 )
+from orchestration.assets.training import OWNERS, training_set
 from orchestration.resources import LakeResource, RegistryResource, TrainingSettings
 
 GROUP = "bundle"
@@ -20,8 +22,17 @@ GROUP = "bundle"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"mlflow"},
-    deps=[training_set, structure_autoencoder, regime_predictor, dynamic_features, win_classifier],
-    description="Both models as one bundle with its manifest, registered in MLflow with its components, and put up as "
+    deps=[
+        training_set,
+        structure_autoencoder,
+        feature_network,
+        liquidity_predictor,
+        regime_predictor,
+        dynamic_features,
+        win_classifier,
+        strategy_dqn,
+    ],
+    description="The models as one bundle with its manifest, registered in MLflow with its components, and put up as "
     "challenger. The same models again give the version that they already have.",
 )
 def trading_bundle(

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 DATA = ("universe", "klines", "funding")
 FEATURES = ("features",)
-LABELS = ("labels", "live_labels", "training_set")
-MODELS = ("structure_autoencoder", "win_classifier")
+LABELS = ("labels", "live_labels", "training_set", "opportunities")
+MODELS = ("structure_autoencoder", "feature_network", "liquidity_predictor", "win_classifier", "strategy_dqn")
 BUNDLE = ("trading_bundle", "bundle_evaluation", "champion")
 
 FIRST_HOLDOUT_HOURS = 6 * 24.0

@@ -27,7 +27,7 @@ def test_every_asset_is_described_owned_and_placed() -> None:
         assert spec.description, spec.key
         assert spec.owners, spec.key
         assert spec.kinds, spec.key
-        assert spec.group_name in {"market", "features", "training", "bundle"}, spec.key
+        assert spec.group_name in {"market", "features", "training", "models", "bundle"}, spec.key
 
 
 def test_data_is_cut_by_day_and_a_range_is_one_run() -> None:

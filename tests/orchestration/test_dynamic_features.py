@@ -8,18 +8,22 @@ import msgspec
 import pytest
 
 from market.lake import Lake
+from models_registry.assembling import assemble
+from models_registry.component_folder import load_component, save_component
 from models_registry.manifest import AUTOENCODER, DYNAMIC, WIN, Component
-from models_registry.training import _save, assemble, load_component, of_labels, split_of
+from models_registry.provenance import of_labels
+from models_registry.training_config import split_of
 from models_registry.training_set import TrainingSet
 from orchestration import environment, training_data
 from orchestration.artifacts import get_folder, put_folder
-from orchestration.assets.training import AUTOENCODER_FOLDER
-from orchestration.bundling import _places
+from orchestration.model_folders import folder_of, models_of
 from orchestration.resources import TrainingSettings, from_environment
 from orchestration.run import Materialised, materialise, resources
 from tests.models_registry import moves
 
-SMALL = {"dynamic_features": True, "holdout_hours": 7 * 24.0, "rounds": 20, "fewest_rows": 100}
+SMALL = {"dynamic_features": True, "holdout_hours": 7 * 24.0, "rounds": 20, "fewest_rows": 100} | dict.fromkeys(
+    ("feature_network", "liquidity_predictor", "strategy_dqn"), False
+)
 ON = TrainingSettings(**SMALL)
 
 
@@ -37,8 +41,10 @@ def home(tmp_path: Path, rows: TrainingSet) -> Path:
     plain = Component(version="none", served=None, format=None, fallback="left out by the test")
     folder = tmp_path / "autoencoder"
     folder.mkdir()
-    _save(folder, msgspec.structs.replace(plain, provenance=of_labels(rows, split_of(rows, config), config.seed)))
-    put_folder(lake, AUTOENCODER_FOLDER, folder)
+    save_component(
+        folder, msgspec.structs.replace(plain, provenance=of_labels(rows, split_of(rows, config), config.seed))
+    )
+    put_folder(lake, folder_of(AUTOENCODER), folder)
     return tmp_path
 
 
@@ -55,10 +61,10 @@ def test_switched_on_they_are_searched_for_learnt_with_and_assembled(home: Path,
     assert "| ranging |" in str(said["search"])
     assert "corrected_information_ratio" in str(said["metrics"])
     lake, config = Lake(str(home / "lake")), ON.config(int(rows.decided_at[-1]))
-    folders = {name: home / "parts" / name for name in _places(config)}
+    folders = {name: home / "parts" / name for name in models_of(config)}
     assert set(folders) == {AUTOENCODER, WIN, DYNAMIC}
-    for name, place in _places(config).items():
-        get_folder(lake, place, folders[name])
+    for name, folder in folders.items():
+        get_folder(lake, folder_of(name), folder)
     assert load_component(folders[WIN]).parameters["dynamic"] == load_component(folders[DYNAMIC]).parameters["columns"]
     assembled = assemble(rows, config, folders, home / "bundle").manifest
     assert f"{DYNAMIC}.corrected_information_ratio" in assembled.metrics
@@ -71,8 +77,8 @@ def test_switched_off_nothing_is_searched_for(home: Path, rows: TrainingSet) -> 
     assert made.metadata["dynamic_features"] == {"served": "switched off"}
     config = off.config(int(rows.decided_at[-1]))
     assert config.dynamic is None
-    assert set(_places(config)) == {AUTOENCODER, WIN}
-    get_folder(Lake(str(home / "lake")), _places(config)[WIN], home / "win")
+    assert set(models_of(config)) == {AUTOENCODER, WIN}
+    get_folder(Lake(str(home / "lake")), folder_of(WIN), home / "win")
     assert load_component(home / "win").parameters["dynamic"] == []
 
 

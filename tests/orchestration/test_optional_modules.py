@@ -10,14 +10,15 @@ import pytest
 from features.candidates import HUNT
 from features.regime_inputs import HORIZON_MS
 from market.lake import Lake
-from models_registry.manifest import AUTOENCODER, REGIME, WIN
+from models_registry.manifest import REGIME
 from models_registry.regime_predictor import RegimePredictor
+from models_registry.runtime import MODELS
 from models_registry.terms import hunting_terms
 from orchestration import training_data
 from orchestration.artifacts import get_folder
-from orchestration.bundling import _places
 from orchestration.ingest import ingest_funding, universes
 from orchestration.label_store import History, read_history, store_history_labels
+from orchestration.model_folders import folder_of, models_of
 from orchestration.resources import TrainingSettings, from_environment
 from orchestration.run import Materialised, materialise, resources
 from tests.models_registry.test_regime_predictor import market
@@ -38,9 +39,8 @@ def test_switched_on_a_predictor_is_trained_and_belongs_to_bundles(tmp_path: Pat
     said = run(tmp_path, ON).metadata["regime_predictor"]
     assert said["served"] == f"{REGIME}.json"
     assert "persistence" in str(said["metrics"])
-    places = _places(ON.config(int(rows.decided_at[-1])))
-    assert set(places) == {AUTOENCODER, WIN, REGIME}
-    get_folder(lake, places[REGIME], tmp_path / "model")
+    assert set(models_of(ON.config(int(rows.decided_at[-1])))) == {*MODELS, REGIME}
+    get_folder(lake, folder_of(REGIME), tmp_path / "model")
     assert RegimePredictor.load(tmp_path / "model" / f"{REGIME}.json").lookback == 10
 
 
@@ -48,7 +48,7 @@ def test_switched_off_none_is_trained_and_an_old_one_is_left_out(tmp_path: Path)
     training_data.store(Lake(str(tmp_path / "lake")), market(1.5))
     run(tmp_path, ON)
     assert run(tmp_path, OFF).metadata["regime_predictor"] == {"served": "switched off"}
-    assert set(_places(OFF.config(0))) == {AUTOENCODER, WIN}
+    assert set(models_of(OFF.config(0))) == set(MODELS)
 
 
 @pytest.fixture(scope="module")
