@@ -126,7 +126,9 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     validation_fraction: float = Field(
         default=0.2, description="Share of the rows before the holdout that stops the training and calibrates."
     )
-    epochs: int = Field(default=20, description="Most epochs of the autoencoder.", ge=1)
+    epochs: int = Field(
+        default=20, description="Most epochs of the autoencoder; the other networks' most go with it.", ge=1
+    )
     max_windows: int = Field(default=30_000, description="Most windows that the autoencoder is fitted to.", ge=1)
     rounds: int = Field(default=400, description="Most rounds of the win model.", ge=1)
     fewest_rows: int = Field(default=500, description="Fewer labels than this are not fitted to.", ge=10)
@@ -185,6 +187,7 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         from dataclasses import asdict
         from importlib.metadata import version
 
+        from models_registry.dqn_learner import LearnerConfig
         from models_registry.dynamic_selection import DynamicConfig
         from models_registry.feature_network_fitting import NetworkConfig
         from models_registry.liquidity_predictor import LiquidityConfig
@@ -197,10 +200,17 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         few = self.fewest_rows
         network = NetworkConfig(
-            epochs=self.epochs + 10, fewest_fit=few // 2, fewest_validation=few // 10, quantise=self.quantise
+            epochs=-(-3 * self.epochs // 2), fewest_fit=few // 2, fewest_validation=few // 10, quantise=self.quantise
         )
-        liquidity = LiquidityConfig(most_rows=self.max_windows, fewest_rows=few, quantise=self.quantise)
-        strategy = DqnConfig(fewest_opportunities=few, threshold=self.min_confidence, quantise=self.quantise)
+        liquidity = LiquidityConfig(
+            epochs=-(-3 * self.epochs // 5), most_rows=self.max_windows, fewest_rows=few, quantise=self.quantise
+        )
+        strategy = DqnConfig(
+            learner=LearnerConfig(passes=-(-self.epochs // 2)),
+            fewest_opportunities=few,
+            threshold=self.min_confidence,
+            quantise=self.quantise,
+        )
         regime = RegimeConfig(
             lookback=self.regime_prediction_lookback,
             threshold=self.regime_prediction_threshold,

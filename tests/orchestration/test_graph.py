@@ -29,7 +29,7 @@ from tests.orchestration.journals import label, publish_positions
 from tests.orchestration.markets import SOURCE, START, days, ingest, synthetic
 
 HISTORY, LIVE = days(8), days(2, first=13)
-SMALL = TrainingSettings(epochs=1, max_windows=800, rounds=20, fewest_rows=60, holdout_hours=36)
+SMALL = TrainingSettings(epochs=1, max_windows=800, rounds=20, fewest_rows=60, holdout_hours=36, most_opportunities=900)
 
 
 class Built:
