@@ -15,6 +15,7 @@ import pytest
 from market.bars import MINUTE_MS
 from market.errors import UnknownSymbol
 from market.sources.recorded import RecordedMarket
+from models_registry.runtime import MODELS
 from tests.trading_worker.markets import EAGER, WARM_MINUTES, StubPredictor, live_waves, market, recording, warm_engine
 from trading_worker.errors import SwapRefused
 from trading_worker.events import AnyEvent, PositionClosed, PositionLost, Signal, WaveClosed, digest
@@ -147,7 +148,7 @@ def test_without_a_bundle_the_plain_versions_decide() -> None:
     signals = of(Signal, result.events)
     assert signals
     assert {signal.bundle for signal in signals} == {"plain"}
-    assert {signal.fallbacks for signal in signals} == {("structure_autoencoder", "win_classifier")}
+    assert {signal.fallbacks for signal in signals} == {tuple(sorted(MODELS))}
     assert {signal.reconstruction_error for signal in signals} == {None}
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from models_registry.manifest import DQN, FEATURE_NETWORK, LIQUIDITY
 from tests.trading_worker.shell.conftest import cached_bundle, simulated, worker_environment
 from tests.trading_worker.shell.tiny_models import write_models
 from trading_worker.errors import JournalLocked, SettingInvalid
@@ -72,7 +73,8 @@ async def test_a_worker_that_signals_with_real_models_has_imported_nothing_that_
         process = await _run("-c", PROBE, *modules, environment=worker_environment(tmp_path, simulator.url))
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    assert json.loads(out) == {"loaded": sorted(RUNTIMES), "fallbacks": {}, "bundle": "tiny"}
+    missing = dict.fromkeys((FEATURE_NETWORK, LIQUIDITY, DQN), "the bundle has no such model")
+    assert json.loads(out) == {"loaded": sorted(RUNTIMES), "fallbacks": missing, "bundle": "tiny"}
 
 
 async def test_sigterm_ends_it_with_zero_and_its_labels_are_in_the_lake(tmp_path: Path) -> None:
