@@ -29,6 +29,7 @@ from models_registry.statistics import (
     log_loss,
     selection,
 )
+from models_registry.trade_record import TradeRecord
 from models_registry.training_set import TrainingSet
 
 
@@ -82,6 +83,8 @@ class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
     block_ms: int
     blocks: BlockSums
     fallbacks: dict[str, str] = {}
+    replay: TradeRecord | None = None
+    """What the bundle's positions came to on the window's bars; null when they were not replayed."""
 
     @property
     def skill(self) -> bool:

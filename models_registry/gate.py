@@ -1,7 +1,8 @@
-"""The gate: may this challenger become champion? A pure function of two evaluation records.
+"""The gate: may this challenger become champion? A pure function of two evaluation records and the bundle's fitness.
 
-The thin rule: never worse than the champion on the same held-out rows. "Not worse" is the point estimate for
-the log loss, which every row informs, and the interval for the expectancy, which few trades inform.
+Both records are of one window that neither bundle has seen: its labelled rows, and its bars replayed through the
+engine that trades live. Promotion needs evidence: by default that the challenger is shown to be better in expectancy
+or log loss, and shown to be worse in nothing.
 """
 
 from __future__ import annotations
@@ -11,23 +12,17 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from models_registry import gate_findings
 from models_registry.errors import RecordsDiffer, WindowAlreadySeen
 from models_registry.evaluation import EvaluationRecord
+from models_registry.gate_findings import Finding, compared
+from models_registry.gate_rules import Fitness, GateRules
 from models_registry.manifest import finite
-from models_registry.statistics import Floats, Interval, difference_interval, ratio_interval
+from models_registry.statistics import Interval
 
-Rule = Literal["bootstrap", "not_worse"]
+__all__ = ["Fitness", "GateRules", "Rule", "Verdict", "judge", "refuse"]
 
-
-class GateRules(msgspec.Struct, frozen=True, kw_only=True):
-    """The gate's settings."""
-
-    fewest_rows: int = 100
-    """Held-out rows below which nobody is promoted over a champion: chance would decide."""
-    tolerance: float = 0.0
-    """By how much log loss (nats a row) a challenger may be worse; retrained on more data, equal is good enough."""
-    seed: int = 0
-    """Of the resampling that gives the intervals."""
+Rule = Literal["bootstrap", "better", "not_worse"]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,47 +34,106 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     failed: list[str] = []
     """Those of the reasons that speak against the challenger; none when it is promoted."""
     numbers: dict[str, float | None]
-    """`log_loss_difference` and `expectancy_difference`, each with `_low`, `_high`; positive favours the challenger."""
+    """`log_loss_difference` and `expectancy_difference`, each with `_low`, `_high`; positive favours the challenger.
+    `expectancy` with `_low` and `_high` is the challenger's own: what its live record is held to."""
 
 
-def judge(champion: EvaluationRecord | None, challenger: EvaluationRecord, rules: GateRules | None = None) -> Verdict:
+def judge(
+    champion: EvaluationRecord | None,
+    challenger: EvaluationRecord,
+    fitness: Fitness,
+    rules: GateRules | None = None,
+    *,
+    demoted_until_ms: int | None = None,
+) -> Verdict:
     """Judge a challenger against the champion on one window.
 
-    Without a champion the challenger is promoted by the rule "bootstrap", whatever its numbers, since any gated
-    successor is then measured against it. With one, the rule is "not_worse": promoted when there are enough
-    rows, its log loss is not higher, and its expectancy is not shown to be lower. Otherwise it stays challenger.
+    Integrity, parity and latency must hold for every bundle. Without a champion it is then promoted by the rule
+    "bootstrap", whatever its numbers, since any gated successor is measured against it. With one, the rule is
+    `rules.evidence`, and every finding must pass: enough rows, positions and days; log loss not higher; calibration,
+    drawdown and turnover within bounds; expectancy not shown to be lower; and the evidence asked for. Otherwise it
+    stays challenger.
+
+    `demoted_until_ms` is when the last live outcome was known for which this very bundle was demoted; None if it
+    never was.
 
     Raises `WindowAlreadySeen` when the window begins before the last label that either has seen was known, and
-    `RecordsDiffer` when the two were not evaluated on the same rows at the same threshold.
+    `RecordsDiffer` when the two were not evaluated on the same rows and bars at the same threshold.
     """
     rules = rules or GateRules()
     for record in (champion, challenger):
         if record is not None and record.start_ms <= record.last_known_at:
             raise WindowAlreadySeen(record.bundle, record.start_ms, record.last_known_at)
+    found = gate_findings.fitness(fitness, rules)
+    if demoted_until_ms is not None:
+        found.append(gate_findings.demoted(challenger.start_ms, demoted_until_ms))
     if champion is None:
-        return Verdict(
-            promoted=True,
-            rule="bootstrap",
-            reasons=["there is no champion yet: the first bundle takes the place", _alone(challenger)],
-            numbers={"log_loss_improvement": finite(challenger.improvement)},
-        )
+        return _bootstrap(challenger, found)
     _check_comparable(champion, challenger)
-    verdicts = [
-        _rows(challenger, rules),
-        _log_loss(champion, challenger, rules),
-        _expectancy(champion, challenger, rules),
+    found += [gate_findings.rows(challenger, rules), *_compare(champion, challenger, rules)]
+    return _verdict(rules.evidence, found)
+
+
+def refuse(reason: str, rules: GateRules | None = None) -> Verdict:
+    """The verdict on a challenger that could not be put on any window."""
+    return _verdict((rules or GateRules()).evidence, [Finding(False, f"not judged: {reason}")])
+
+
+def _compare(champion: EvaluationRecord, challenger: EvaluationRecord, rules: GateRules) -> list[Finding]:
+    loss = gate_findings.log_loss(champion, challenger, rules)
+    calibration = gate_findings.calibration(champion, challenger, rules)
+    before, after = champion.replay, challenger.replay
+    if before is None or after is None:
+        return [loss, calibration, Finding(False, "not replayed: expectancies cannot be compared")]
+    expectancy = gate_findings.expectancy(before, after, rules)
+    return [
+        gate_findings.sample(after, rules),
+        loss,
+        calibration,
+        expectancy,
+        gate_findings.drawdown(before, after, rules),
+        gate_findings.turnover(before, after, rules),
+        gate_findings.evidence([loss, expectancy], rules),
     ]
-    numbers = {name: value for _, _, found in verdicts for name, value in found.items()}
+
+
+def _verdict(rule: Rule, found: list[Finding]) -> Verdict:
     return Verdict(
-        promoted=all(passed for passed, _, _ in verdicts),
-        rule="not_worse",
-        reasons=[reason for _, reason, _ in verdicts],
-        failed=[reason for passed, reason, _ in verdicts if not passed],
-        numbers=numbers,
+        promoted=all(finding.passed for finding in found),
+        rule=rule,
+        reasons=[finding.reason for finding in found],
+        failed=[finding.reason for finding in found if not finding.passed],
+        numbers={name: value for finding in found for name, value in finding.numbers.items()},
     )
 
 
-Finding = tuple[bool, str, dict[str, float | None]]
+def _bootstrap(challenger: EvaluationRecord, found: list[Finding]) -> Verdict:
+    alone = [
+        Finding(True, "there is no champion yet: the first bundle takes the place"),
+        Finding(True, _skill(challenger), {"log_loss_improvement": finite(challenger.improvement)}),
+    ]
+    if challenger.replay is not None:
+        alone.append(Finding(True, _replayed(challenger), gate_findings.promised(challenger.replay)))
+    return _verdict("bootstrap", alone + found)
+
+
+def _skill(challenger: EvaluationRecord) -> str:
+    low, high = challenger.improvement_interval or (np.nan, np.nan)
+    found = Interval(challenger.improvement, low, high, len(challenger.blocks.rows))
+    words = "skill" if challenger.skill else "no skill shown"
+    return f"log loss {compared(found, 5, 'better', 'worse')}, against the base rate: {words}"
+
+
+def _replayed(challenger: EvaluationRecord) -> str:
+    trades = challenger.replay
+    if trades is None or trades.expectancy is None:
+        return "no position closed in the replay"
+    pair = trades.expectancy_interval
+    span = "too few blocks for an interval" if pair is None else f"95 %: {pair[0]:+.3f} to {pair[1]:+.3f}"
+    return (
+        f"expectancy {trades.expectancy:+.3f} R ({span}) in {trades.positions} positions of "
+        f"{trades.days:.1f} replayed days, drawdown {trades.drawdown:.1f} R"
+    )
 
 
 def _check_comparable(champion: EvaluationRecord, challenger: EvaluationRecord) -> None:
@@ -90,76 +144,8 @@ def _check_comparable(champion: EvaluationRecord, challenger: EvaluationRecord) 
             f"{champion.bundle} was evaluated at the threshold {champion.threshold:g}, "
             f"{challenger.bundle} at {challenger.threshold:g}"
         )
-
-
-def _rows(challenger: EvaluationRecord, rules: GateRules) -> Finding:
-    enough = challenger.rows >= rules.fewest_rows
-    words = "enough" if enough else "too few: it stays challenger"
-    reason = (
-        f"{challenger.rows} held-out rows in {len(challenger.blocks.rows)} blocks, {rules.fewest_rows} needed: {words}"
-    )
-    return enough, reason, {"rows": float(challenger.rows)}
-
-
-def _log_loss(champion: EvaluationRecord, challenger: EvaluationRecord, rules: GateRules) -> Finding:
-    saved = np.asarray(champion.blocks.log_loss) - np.asarray(challenger.blocks.log_loss)
-    found = ratio_interval(saved, np.asarray(challenger.blocks.rows, dtype=np.float64), seed=rules.seed)
-    passed = found.value >= -rules.tolerance
-    allowed = f", within the tolerance of {rules.tolerance:g}" if passed and found.value < 0 else ""
-    reason = (
-        f"log loss {challenger.log_loss:.5f} against the champion's {champion.log_loss:.5f}: "
-        f"{_compared(found, 5, 'better', 'worse')}{allowed}"
-    )
-    return passed, reason, _numbers("log_loss_difference", found)
-
-
-def _expectancy(champion: EvaluationRecord, challenger: EvaluationRecord, rules: GateRules) -> Finding:
-    if champion.expectancy is None or challenger.expectancy is None:
-        passed = champion.expectancy is None
-        names = {"champion": champion, "challenger": challenger}
-        idle = " and ".join(name for name, record in names.items() if record.expectancy is None)
-        reason = f"no trades of the {idle} at {challenger.threshold:g}: expectancies cannot be compared"
-        return passed, reason, _numbers("expectancy_difference", Interval(np.nan, np.nan, np.nan, 0))
-    found = difference_interval(_trades(challenger), _trades(champion), seed=rules.seed)
-    passed = not found.high < 0
-    reason = (
-        f"expectancy {challenger.expectancy:+.3f} R in {challenger.trades} trades against {champion.expectancy:+.3f} R "
-        f"in {champion.trades}: {_compared(found, 3, 'higher', 'lower')}, "
-        f"{'not shown to be worse' if passed else 'shown to be worse'}"
-    )
-    return passed, reason, _numbers("expectancy_difference", found)
-
-
-def _trades(record: EvaluationRecord) -> tuple[Floats, Floats]:
-    return np.asarray(record.blocks.trade_r), np.asarray(record.blocks.trades, dtype=np.float64)
-
-
-def _alone(challenger: EvaluationRecord) -> str:
-    low, high = challenger.improvement_interval or (np.nan, np.nan)
-    found = Interval(challenger.improvement, low, high, len(challenger.blocks.rows))
-    words = "skill" if challenger.skill else "no skill shown"
-    return f"log loss {_compared(found, 5, 'better', 'worse')}, against the base rate: {words}"
-
-
-def _compared(found: Interval, digits: int, above: str, below: str) -> str:
-    """A difference and its interval in words, each with its direction.
-
-    >>> _compared(Interval(-0.0019, -0.004, 0.0002, 40), 4, "better", "worse")
-    'worse by 0.0019 (95 %: worse by 0.0040 to better by 0.0002)'
-    >>> _compared(Interval(0.0, np.nan, np.nan, 3), 4, "better", "worse")
-    'the same (too few blocks for an interval)'
-    >>> _compared(Interval(-1e-9, np.nan, np.nan, 3), 4, "better", "worse")
-    'worse by less than 0.0001 (too few blocks for an interval)'
-    """
-
-    def words(value: float) -> str:
-        least = 10.0**-digits
-        size = f"{abs(value):.{digits}f}" if abs(value) >= least else f"less than {least:.{digits}f}"
-        return f"{above if value > 0 else below} by {size}" if value else "the same"
-
-    span = f"95 %: {words(found.low)} to {words(found.high)}" if found.known else "too few blocks for an interval"
-    return f"{words(found.value)} ({span})"
-
-
-def _numbers(name: str, found: Interval) -> dict[str, float | None]:
-    return {name: finite(found.value), f"{name}_low": finite(found.low), f"{name}_high": finite(found.high)}
+    before, after = champion.replay, challenger.replay
+    if before is not None and after is not None:
+        windows = [(each.start_ms, each.decided_until_ms, each.symbols) for each in (before, after)]
+        if windows[0] != windows[1]:
+            raise RecordsDiffer(f"{champion.bundle} and {challenger.bundle} were replayed over different bars")

@@ -25,8 +25,9 @@ GENESIS = "0" * 64
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
-Action = Literal["promote", "rollback", "challenge", "found"]
-"""`found`: the alias was moved by something that does not write here, such as the MLflow UI, and was noticed."""
+Action = Literal["promote", "rollback", "demotion", "challenge", "found"]
+"""`rollback`: a person gave the champion back to the one before; `demotion`: its live record did. `found`: the alias was
+moved by something that does not write here, such as the MLflow UI, and was noticed."""
 
 
 class LedgerBroken(Exception):
@@ -155,15 +156,15 @@ class Ledger:
         return next((entry.version for entry in reversed(self.entries()) if entry.alias == alias), None)
 
     def before(self, current: str | None) -> str | None:
-        """The champion that a rollback from `current` goes back to, or None.
+        """The champion that a rollback or demotion of `current` goes back to, or None.
 
-        A rollback takes one step off the history of promotions: after promoting 1, 2, 3, rolling back twice gives 1.
+        Either takes one step off the history of promotions: after promoting 1, 2, 3, rolling back twice gives 1.
         """
         history: list[str] = []
         for entry in self.entries():
             if entry.alias != CHAMPION or entry.version is None:
                 continue
-            if entry.action == "rollback":
+            if entry.action in ("rollback", "demotion"):
                 while history and history[-1] != entry.version:
                     history.pop()
             if not history or history[-1] != entry.version:

@@ -317,12 +317,27 @@ class Registry:
         """
         with self.ledger.lock():
             self._reconcile()
-            current = self._alias(CHAMPION)
-            target = self.ledger.before(current)
-            if target is None:
-                raise NothingToRollBack(current)
-            self._check(target)
-            return self._move(CHAMPION, target, "rollback", reason, by, details)
+            return self._back("rollback", self._alias(CHAMPION), reason, by, details)
+
+    def demote(self, version: str, reason: str, by: str, details: Mapping[str, object] | None = None) -> Entry | None:
+        """Give the champion back to the version before `version`, if that is champion still; None if it is not.
+
+        Raises what `rollback` raises: then the champion stays.
+        """
+        with self.ledger.lock():
+            self._reconcile()
+            if self._alias(CHAMPION) != version:
+                return None
+            return self._back("demotion", version, reason, by, details)
+
+    def _back(
+        self, action: Action, current: str | None, reason: str, by: str, details: Mapping[str, object] | None
+    ) -> Entry:
+        target = self.ledger.before(current)
+        if target is None:
+            raise NothingToRollBack(current)
+        self._check(target)
+        return self._move(CHAMPION, target, action, reason, by, details)
 
     def reconcile(self) -> tuple[Entry, ...]:
         """Enter every move that was made past the ledger, such as by hand in the MLflow UI; returns the entries."""

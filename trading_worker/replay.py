@@ -35,6 +35,9 @@ from trading_worker.settings import EngineSettings
 Progress = Callable[[int, int], None]
 """Called now and then with the minutes done and the minutes there are."""
 
+OnEvents = Callable[[list[AnyEvent]], None]
+"""Called with the events of a wave."""
+
 PROGRESS_EVERY = 1440
 
 UNBOUNDED_DAYS = 7
@@ -67,7 +70,7 @@ class ReplayResult:
     """1m bars that were fed, warming included."""
     symbols: int
     seconds: float
-    """How long it took; not part of the digest."""
+    """How long it took, with all that were replayed together; not part of the digest."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -154,7 +157,7 @@ def replay(
     start_ms: int | None = None,
     end_ms: int | None = None,
     progress: Progress | None = None,
-    on_events: Callable[[list[AnyEvent]], None] | None = None,
+    on_events: OnEvents | None = None,
 ) -> ReplayResult:
     """Run 1m `bars` of some symbols, and their `funding`, through an engine.
 
@@ -163,33 +166,71 @@ def replay(
     Raises `NothingRecorded` when no bar lies in the stretch, `SwapRefused` when the bundle needs another
     DecisionSpec than this program computes.
     """
-    began = time.perf_counter()
-    symbols = tuple(bars)
+    began, symbols = time.perf_counter(), tuple(bars)
     stretch = covered(bars, start_ms, end_ms)
     state = DecisionState(symbols, incremental=settings is None or settings.incremental_cache)
-    state.catch_up({symbol: minutes[minutes["open_time"] < stretch.start_ms] for symbol, minutes in bars.items()})
+    state.catch_up(
+        {symbol: minutes[: np.searchsorted(minutes["open_time"], stretch.start_ms)] for symbol, minutes in bars.items()}
+    )
     engine = Engine(symbols, predictor, settings, state=state)
-    digest, events = Digest(), list[AnyEvent]()
-    for done, wave in enumerate(recorded_waves(bars, funding, symbols, stretch)):
-        came = engine.on_wave(wave)
-        if came:
-            digest.update(came)
-            events += came
-            if on_events is not None:
-                on_events(came)
+    return _run(bars, funding, {engine: on_events}, stretch, progress, began)[0]
+
+
+def replay_together(
+    bars: Mapping[str, Bars],
+    funding: Mapping[str, Fundings],
+    predictors: Sequence[PredictorLike],
+    settings: EngineSettings | None = None,
+    *,
+    state: DecisionState,
+    start_ms: int,
+    end_ms: int | None = None,
+    progress: Progress | None = None,
+) -> list[ReplayResult]:
+    """Run the same minutes through an engine for each of `predictors`; what each gives is what `replay` gives it.
+
+    All begin from a copy of `state`, which was warmed up to `start_ms` for the symbols of `bars`: it is warmed once,
+    and each wave is put together once. `bars` need not hold what came before. Raises what `replay` raises.
+    """
+    began, symbols = time.perf_counter(), tuple(bars)
+    engines = []
+    for predictor in predictors:
+        own = state.blank()
+        own.restore(state.arrays())
+        engines.append(Engine(symbols, predictor, settings, state=own))
+    return _run(bars, funding, dict.fromkeys(engines), covered(bars, start_ms, end_ms), progress, began)
+
+
+def _run(
+    bars: Mapping[str, Bars],
+    funding: Mapping[str, Fundings],
+    engines: Mapping[Engine, OnEvents | None],
+    stretch: Stretch,
+    progress: Progress | None,
+    began: float,
+) -> list[ReplayResult]:
+    """The waves of `stretch` through all engines side by side, each with who is told of its events."""
+    digests, events = [Digest() for _ in engines], [list[AnyEvent]() for _ in engines]
+    for done, wave in enumerate(recorded_waves(bars, funding, tuple(bars), stretch)):
+        for (engine, on_events), digest, kept in zip(engines.items(), digests, events, strict=True):
+            came = engine.on_wave(wave)
+            if came:
+                digest.update(came)
+                kept += came
+                if on_events is not None:
+                    on_events(came)
         if progress is not None and done % PROGRESS_EVERY == 0:
             progress(done, stretch.minutes)
     if progress is not None:
         progress(stretch.minutes, stretch.minutes)
     fed = sum(int(np.searchsorted(minutes["open_time"], stretch.end_ms)) for minutes in bars.values())
-    return ReplayResult(
-        events=events,
-        digest=digest.hexdigest(),
-        stretch=stretch,
-        bars=fed,
-        symbols=len(symbols),
-        seconds=time.perf_counter() - began,
-    )
+    seconds = time.perf_counter() - began
+    return [
+        ReplayResult(
+            events=kept, digest=digest.hexdigest(), stretch=stretch, bars=fed, symbols=len(bars), seconds=seconds
+        )
+        for digest, kept in zip(digests, events, strict=True)
+    ]
 
 
 def replay_command(

@@ -53,7 +53,7 @@ async def warm(
     origin = "a cold backfill over REST"
     if lake is not None:
         try:
-            began = await asyncio.to_thread(_from_lake, lake, state, until_ms)
+            began = await asyncio.to_thread(warm_from_lake, lake, state, until_ms)
             origin = origin if began is None else began
         except LakeError as error:
             state = state.blank()
@@ -76,8 +76,8 @@ async def missing(state: DecisionState, start_ms: int, until_ms: int, fetch: Fet
     return dict(zip(state.symbols, found, strict=True))
 
 
-def _from_lake(lake: Lake, state: DecisionState, until_ms: int) -> str | None:
-    """Warm `state` from the lake; where it began, or None when the lake has nothing that helps."""
+def warm_from_lake(lake: Lake, state: DecisionState, until_ms: int) -> str | None:
+    """Warm `state` up to `until_ms` from the lake; where it began, or None when the lake has nothing that helps."""
     symbols = _recent(lake, state.symbols, state.spec.cold_start(until_ms))
     if not symbols:
         return None
