@@ -65,10 +65,9 @@ def latency_ms(predictor: Predictor, rows: TrainingSet, repeats: int = REPEATS) 
     return float(least) * 1e3
 
 
-def fitness(folder: str | Path, predictor: Predictor, rows: TrainingSet, decision_spec: DecisionSpecLike) -> Fitness:
-    """Everything of a bundle that could be loaded."""
+def fitness(predictor: Predictor, rows: TrainingSet) -> Fitness:
+    """Parity and latency of a bundle whose files are whole."""
     return Fitness(
-        integrity=integrity(folder, decision_spec),
         unfit_formats=unfit_formats(predictor.manifest),
         latency_ms=latency_ms(predictor, rows),
         latency_rows=WAVE_ROWS,

@@ -26,8 +26,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 
 Action = Literal["promote", "rollback", "demotion", "challenge", "found"]
-"""`rollback`: a person gave the champion back to the one before; `demotion`: its live record did. `found`: the alias was
-moved by something that does not write here, such as the MLflow UI, and was noticed."""
+"""`rollback`: a person gave the champion back to the one before; `demotion`: its live record did. `found`: the alias
+was moved by something that does not write here, such as the MLflow UI, and was noticed."""
 
 
 class LedgerBroken(Exception):

@@ -35,4 +35,10 @@ retrain = dg.define_asset_job(
     description="Bring the klines up to the days that live labels are from, learn again, and let the gate decide.",
 )
 
-ALL = (ingest, ingest_journals, retrain)
+watch_champion = dg.define_asset_job(
+    "watch_champion",
+    dg.AssetSelection.assets("live_record"),
+    description="Enter moves that were made by hand, and demote a champion that does not live up to its promotion.",
+)
+
+ALL = (ingest, ingest_journals, retrain, watch_champion)

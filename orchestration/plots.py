@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from models_registry.evaluation import EvaluationRecord
+    from models_registry.trade_record import TradeRecord
 
 
 def shown(png: bytes, title: str) -> dg.MarkdownMetadataValue:
@@ -66,19 +66,19 @@ def per_day(decided_at: NDArray[np.int64], live: NDArray[np.bool_]) -> bytes:
     return _png("labels a day", draw)
 
 
-def running_r(records: Mapping[str, EvaluationRecord]) -> bytes:
-    """The running sum of R of each bundle's trades over the held-out window."""
+def running_r(records: Mapping[str, TradeRecord]) -> bytes:
+    """The running sum of R of each bundle's positions over the record's window, by when they were decided."""
 
     def draw(axes: Any) -> None:
         for name, record in records.items():
             hours = (np.array(record.blocks.start_ms) - record.start_ms) / 3_600_000
-            axes.plot(hours, np.cumsum(record.blocks.trade_r), label=f"{name} {record.bundle}")
+            axes.plot(hours, np.cumsum(record.blocks.r), label=f"{name} ({record.positions})")
         axes.axhline(0, color="0.7", linewidth=1)
-        axes.set_xlabel("hours held out")
+        axes.set_xlabel("hours")
         axes.set_ylabel("sum of R")
         axes.legend(frameon=False)
 
-    return _png("trades on the held-out window", draw)
+    return _png("closed positions", draw)
 
 
 def _png(title: str, draw: Callable[[Any], None]) -> bytes:

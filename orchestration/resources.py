@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from features.liquidity import HuntSettings
     from market.lake import Lake
     from market.sources import BarSource
+    from models_registry.demotion import DemotionRules
+    from models_registry.gate_rules import GateRules
     from models_registry.registry import Registry
     from models_registry.server import MlflowServer
     from models_registry.training_config import TrainingConfig
     from orchestration.ingest import MarketView
+    from trading_worker.settings import EngineSettings
 
 HOUR_MS = 3_600_000
 
@@ -89,6 +92,14 @@ class RegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return Registry(self._uri(), Path(self.ledger))
 
+    def address(self) -> str | None:
+        """The server that answers by itself, for somebody who must not start one; None when none does."""
+        from models_registry.server import answers
+
+        if self.tracking_uri:
+            return self.tracking_uri
+        return environment.DEFAULT_TRACKING_URI if answers(environment.DEFAULT_TRACKING_URI) else None
+
     def _uri(self) -> str:
         from models_registry.server import MlflowServer, answers
 
@@ -121,7 +132,10 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         ge=0,
     )
     holdout_hours: float = Field(
-        default=48.0, description="The last hours of decisions judge the models and are not learnt from.", gt=0
+        default=144.0,
+        description="The last hours of decisions judge the models and are not learnt from. The gate replays them and "
+        "asks for its fewest days there, after a position's horizon is taken off.",
+        gt=0,
     )
     validation_fraction: float = Field(
         default=0.2, description="Share of the rows before the holdout that stops the training and calibrates."
@@ -248,6 +262,70 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
 
 
+class GateSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What a challenger must show, and how its replay trades."""
+
+    evidence: str = Field(
+        default="better",
+        description="better: shown to be better than the champion, and worse in nothing. not_worse: worse in nothing.",
+        pattern="^(better|not_worse)$",
+    )
+    fewest_positions: int = Field(default=300, description="Closed positions of the challenger's replay.", ge=1)
+    fewest_days: float = Field(default=5.0, description="Days in which they were decided.", gt=0)
+    fewest_rows: int = Field(default=100, description="Held-out labelled rows.", ge=1)
+    log_loss_tolerance: float = Field(default=0.0, description="Nats a row by which log loss may be higher.", ge=0)
+    calibration_tolerance: float = Field(default=0.02, description="By which the calibration error may be.", ge=0)
+    drawdown_ratio: float = Field(default=1.5, description="Times the champion's drawdown.", ge=1)
+    drawdown_floor_r: float = Field(default=10.0, description="Drawdown (R) that is always allowed.", ge=0)
+    turnover_ratio: float = Field(default=2.0, description="Times as many, or as few, positions a day.", ge=1)
+    latency_budget_ms: float = Field(default=15.0, description="For a wave of 200 rows.", gt=0)
+    demotion_positions: int = Field(default=100, description="Closed live positions before a champion falls.", ge=1)
+    strategy_mode: str = Field(default="hybrid", description="Strategy of the replay; as the worker's.")
+    min_quality: float = Field(default=0.0, description="Least quality in the replay; as the worker's.", ge=0, le=1)
+    max_open_per_symbol: int = Field(default=1, description="Open positions in the replay; as the worker's.", ge=1)
+
+    def rules(self, seed: int) -> GateRules:
+        """The gate's rules."""
+        from models_registry.gate_rules import GateRules
+
+        return GateRules(
+            evidence="not_worse" if self.evidence == "not_worse" else "better",
+            fewest_rows=self.fewest_rows,
+            fewest_positions=self.fewest_positions,
+            fewest_days=self.fewest_days,
+            tolerance=self.log_loss_tolerance,
+            calibration_tolerance=self.calibration_tolerance,
+            drawdown_ratio=self.drawdown_ratio,
+            drawdown_floor_r=self.drawdown_floor_r,
+            turnover_ratio=self.turnover_ratio,
+            latency_budget_ms=self.latency_budget_ms,
+            seed=seed,
+        )
+
+    def demotion(self, seed: int) -> DemotionRules:
+        """When a live record speaks against its champion."""
+        from models_registry.demotion import DemotionRules
+
+        return DemotionRules(fewest_positions=self.demotion_positions, seed=seed)
+
+    def engine(self, training: TrainingSettings) -> EngineSettings:
+        """How the replay trades: as a worker with the same variables, at the same costs for every bundle."""
+        from trading_worker.settings import EngineSettings
+
+        return EngineSettings(
+            strategy_mode=self.strategy_mode,
+            min_confidence=training.min_confidence,
+            min_quality=self.min_quality,
+            max_open_per_symbol=self.max_open_per_symbol,
+            costs=training.costs(),
+            regime_prediction=training.market_regime_prediction,
+            regime_threshold=training.regime_prediction_threshold,
+            regime_lookback=training.regime_prediction_lookback,
+            dynamic_features=training.dynamic_features,
+            hunting=training.hunting(),
+        )
+
+
 def parse_time(time: str) -> int | None:
     """An ISO 8601 time (UTC unless it says otherwise) in milliseconds; None for an empty text.
 
@@ -285,7 +363,7 @@ def from_environment() -> dict[str, object]:
             max_windows=whole("TRAINING_MAX_WINDOWS", 30_000),
             # Dagster's variables are texts and whole numbers: these are read here.
             half_life_days=float(environment.now("TRAINING_HALF_LIFE_DAYS", "45")),
-            holdout_hours=float(environment.now("TRAINING_HOLDOUT_HOURS", "48")),
+            holdout_hours=float(environment.now("TRAINING_HOLDOUT_HOURS", "144")),
             min_confidence=float(environment.now("MIN_CONFIDENCE", "0.35")),
             quantise=environment.switch("ENABLE_QUANTIZATION", default=True),
             market_regime_prediction=environment.switch("ENABLE_MARKET_REGIME_PREDICTION"),
@@ -297,5 +375,21 @@ def from_environment() -> dict[str, object]:
             dynamic_features=environment.switch("ENABLE_DYNAMIC_FEATURES"),
             dynamic_feature_min_sharpe=float(environment.now("DYNAMIC_FEATURE_MIN_SHARPE", "1.0")),
             dynamic_feature_max_count=int(environment.now("DYNAMIC_FEATURE_MAX_COUNT", "20")),
+        ),
+        "gate": GateSettings(
+            evidence=text("GATE_EVIDENCE", "better"),
+            fewest_positions=whole("GATE_FEWEST_POSITIONS", 300),
+            fewest_days=float(environment.now("GATE_FEWEST_DAYS", "5")),
+            fewest_rows=whole("GATE_FEWEST_ROWS", 100),
+            log_loss_tolerance=float(environment.now("GATE_LOG_LOSS_TOLERANCE", "0")),
+            calibration_tolerance=float(environment.now("GATE_CALIBRATION_TOLERANCE", "0.02")),
+            drawdown_ratio=float(environment.now("GATE_DRAWDOWN_RATIO", "1.5")),
+            drawdown_floor_r=float(environment.now("GATE_DRAWDOWN_FLOOR_R", "10")),
+            turnover_ratio=float(environment.now("GATE_TURNOVER_RATIO", "2")),
+            latency_budget_ms=float(environment.now("GATE_LATENCY_BUDGET_MS", "15")),
+            demotion_positions=whole("GATE_DEMOTION_POSITIONS", 100),
+            strategy_mode=text("STRATEGY_MODE", "hybrid"),
+            min_quality=float(environment.now("MIN_QUALITY", "0")),
+            max_open_per_symbol=whole("MAX_OPEN_PER_SYMBOL", 1),
         ),
     }

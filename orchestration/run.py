@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.resources import LakeResource, MarketResource, RegistryResource, TrainingSettings
+from orchestration.resources import GateSettings, LakeResource, MarketResource, RegistryResource, TrainingSettings
 from orchestration.sensors import RANGE_END, RANGE_START
 
 SETTINGS = """\
@@ -77,6 +77,7 @@ def resources(
     until: str = "",
     universe_size: int = 200,
     training: TrainingSettings | None = None,
+    gate: GateSettings | None = None,
 ) -> dict[str, object]:
     """Resources that keep everything below one folder.
 
@@ -91,6 +92,7 @@ def resources(
             tracking_uri=tracking_uri, home=str(home / "mlflow"), ledger=str(home / "registry" / "ledger.jsonl")
         ),
         "training": training or TrainingSettings(),
+        "gate": gate or GateSettings(),
     }
 
 

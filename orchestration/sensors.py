@@ -1,4 +1,4 @@
-"""What starts runs by itself: new journal segments, enough new live labels, the end of a day."""
+"""What starts runs by itself: new journal segments, enough new live labels, a champion to look after, a day's end."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orchestration import environment
-from orchestration.jobs import ingest, ingest_journals, retrain
+from orchestration.jobs import ingest, ingest_journals, retrain, watch_champion
 from orchestration.partitions import DAYS
-from orchestration.resources import LakeResource
+from orchestration.resources import GateSettings, LakeResource, RegistryResource, TrainingSettings
 
 if TYPE_CHECKING:
     from market.lake import Lake
+    from models_registry.ledger import Ledger
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 STAND = "perpforge/live-labels"
@@ -126,6 +127,68 @@ def days_to_learn(lake: "Lake") -> tuple[str, str] | None:
     return (keys[0], keys[-1]) if keys else None
 
 
+@dg.sensor(
+    job=watch_champion,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=60,
+    description="The alias of champion or challenger was moved by hand, such as in the MLflow UI, or the champion's "
+    "live record lies wholly below the interval that it was promoted for.",
+)
+def champion_to_watch(
+    context: dg.SensorEvaluationContext,
+    lake: LakeResource,
+    registry: RegistryResource,
+    training: TrainingSettings,
+    gate: GateSettings,
+) -> dg.RunRequest | dg.SkipReason:
+    """Only looks: the alias by REST, the ledger and the live labels. No server is started for it."""
+    from pathlib import Path
+
+    from models_registry.ledger import Ledger
+    from models_registry.mlflow_rest import RegistryUnreachable
+    from orchestration.live_records import look
+
+    url = registry.address()
+    if url is None:
+        return dg.SkipReason("no MLflow server answers")
+    ledger = Ledger(Path(registry.ledger))
+    try:
+        moved = _moved_by_hand(url, ledger)
+    except RegistryUnreachable as error:
+        return dg.SkipReason(str(error))
+    if moved:
+        return dg.RunRequest(run_key=f"moved-{len(ledger.entries())}-{moved}", tags={"perpforge/moved": moved})
+    found = look(lake.open(), ledger, gate.demotion(training.seed), training.plan().horizon_minutes)
+    if found is None:
+        return dg.SkipReason("there is no champion")
+    said = f"bundle {found.tenure.version}: {found.verdict.reason}"
+    if not found.verdict.demote:
+        return dg.SkipReason(said)
+    if found.before is None:
+        return dg.SkipReason(f"{said}; nobody was champion before it, so it stays")
+    return dg.RunRequest(
+        run_key=f"demote-{found.tenure.version}-{found.live_until_ms}", tags={"perpforge/demote": found.tenure.version}
+    )
+
+
+def _moved_by_hand(url: str, ledger: "Ledger") -> str:
+    """Which aliases are not where the ledger has them, as `champion=3`, empty when all are."""
+    import asyncio
+
+    import aiohttp
+
+    from models_registry.ledger import CHALLENGER, CHAMPION
+    from models_registry.mlflow_rest import BUNDLE_MODEL, MlflowRest
+
+    async def versions() -> dict[str, str | None]:
+        async with aiohttp.ClientSession() as session:
+            client = MlflowRest(url, session)
+            return {alias: await client.alias_version(BUNDLE_MODEL, alias) for alias in (CHAMPION, CHALLENGER)}
+
+    found = asyncio.run(versions())
+    return ",".join(f"{alias}={version}" for alias, version in found.items() if version != ledger.last(alias))
+
+
 every_day = dg.build_schedule_from_partitioned_job(
     ingest,
     name="every_day",
@@ -136,5 +199,5 @@ every_day = dg.build_schedule_from_partitioned_job(
     "the synthetic market's days are all there from the start.",
 )
 
-SENSORS = (new_journal_segments, retrain_on_live_labels)
+SENSORS = (new_journal_segments, retrain_on_live_labels, champion_to_watch)
 SCHEDULES = (every_day,)

@@ -13,7 +13,7 @@ from orchestration.assets.models import (
     win_classifier,
 )
 from orchestration.assets.training import OWNERS, training_set
-from orchestration.resources import LakeResource, RegistryResource, TrainingSettings
+from orchestration.resources import GateSettings, LakeResource, RegistryResource, TrainingSettings
 
 GROUP = "bundle"
 
@@ -72,16 +72,22 @@ def trading_bundle(
     owners=OWNERS,
     kinds={"python"},
     deps=[trading_bundle],
-    description="Challenger and champion on the same held-out rows, none of which either has seen.",
+    description="Challenger and champion on one held-out window that neither has seen: its labelled rows scored, its "
+    "bars replayed through the engine that trades live.",
 )
 def bundle_evaluation(
-    context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource, training: TrainingSettings
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    registry: RegistryResource,
+    training: TrainingSettings,
+    gate: GateSettings,
 ) -> dg.MaterializeResult[None]:
     """`evaluations/VERSION.json` in the lake."""
     from orchestration import judging, training_data
 
     store, models = lake.open(), registry.open()
-    found = judging.compare(models, training_data.load(store), training.min_confidence, training.seed)
+    bench = judging.Bench(store, training_data.load(store), gate.engine(training), training.seed)
+    found = judging.compare(models, bench)
     if found is None:
         context.log.info("there is no challenger: nothing to evaluate")
         return dg.MaterializeResult(metadata={"challenger": "none"})
@@ -99,11 +105,22 @@ def bundle_evaluation(
         metadata |= {
             f"{name}_rows": record.rows,
             f"{name}_log_loss": record.log_loss,
-            f"{name}_trades": record.trades,
-            f"{name}_expectancy": record.expectancy if record.expectancy is not None else "no trades",
+            f"{name}_calibration_error": record.calibration_error,
         }
-    if records:
-        metadata["running_r"] = plots.shown(plots.running_r(records), "trades on the held-out window")
+    replays = {name: record.replay for name, record in records.items() if record.replay is not None}
+    for name, trades in replays.items():
+        metadata |= {
+            f"{name}_positions": trades.positions,
+            f"{name}_expectancy": trades.expectancy if trades.expectancy is not None else "no positions",
+            f"{name}_hit_rate": trades.hit_rate if trades.hit_rate is not None else "no positions",
+            f"{name}_drawdown": trades.drawdown,
+            f"{name}_positions_a_day": trades.turnover,
+            f"{name}_days": trades.days,
+        }
+    if found.fitness is not None and found.fitness.latency_ms is not None:
+        metadata["challenger_latency_ms"] = found.fitness.latency_ms
+    if replays:
+        metadata["running_r"] = plots.shown(plots.running_r(replays), "positions of the replayed window")
     return dg.MaterializeResult(metadata=metadata)
 
 
@@ -112,11 +129,15 @@ def bundle_evaluation(
     owners=OWNERS,
     kinds={"mlflow"},
     deps=[bundle_evaluation],
-    description="The gate: the challenger becomes champion when it is not worse on the held-out window (the first one "
-    "by the rule `bootstrap`), else it stays challenger. Both are entered in the ledger; no skill is no failure.",
+    description="The gate: the challenger becomes champion on the evidence of the held-out window (the first one by "
+    "the rule `bootstrap`), else it stays challenger. Both are entered in the ledger; no skill is no failure.",
 )
 def champion(
-    context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    registry: RegistryResource,
+    training: TrainingSettings,
+    gate: GateSettings,
 ) -> dg.MaterializeResult[None]:
     """The alias `champion` in MLflow."""
     from orchestration import judging
@@ -126,7 +147,7 @@ def champion(
     if version is None:
         context.log.info("there is no challenger: the champion stays")
         return dg.MaterializeResult(metadata={"champion": models.champion() or "none", "promoted": False})
-    decision = judging.decide(models, judging.load(store, version))
+    decision = judging.decide(models, judging.load(store, version), gate.rules(training.seed), store)
     for reason in decision.reasons:
         context.log.info("gate: %s", reason)
     return dg.MaterializeResult(
@@ -139,3 +160,41 @@ def champion(
         },
         data_version=dg.DataVersion(decision.champion or "none"),
     )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"mlflow"},
+    description="How the champion does live, beside the interval that the gate promoted it for: when the live record "
+    "lies wholly below it, the champion before takes its place again. Moves of the alias that were made by hand are "
+    "entered in the ledger first. A sensor asks for it when either is due.",
+)
+def live_record(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    registry: RegistryResource,
+    training: TrainingSettings,
+    gate: GateSettings,
+) -> dg.MaterializeResult[None]:
+    """The ledger's entries of moves by hand and of demotions."""
+    from orchestration import live_records
+
+    store, models = lake.open(), registry.open()
+    for moved in models.reconcile():
+        context.log.warning("%s was found at version %s: %s", moved.alias, moved.version, moved.reason)
+    found = live_records.look(store, models.ledger, gate.demotion(training.seed), training.plan().horizon_minutes)
+    if found is None:
+        return dg.MaterializeResult(metadata={"champion": "none", "demoted": False})
+    context.log.info("bundle %s: %s", found.tenure.version, found.verdict.reason)
+    entry = live_records.act(models, found)
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "champion": models.champion() or "none",
+        "judged": found.tenure.version,
+        "demoted": entry is not None,
+        "reason": found.verdict.reason,
+        **{name: value for name, value in found.verdict.numbers.items() if value is not None},
+    }
+    if found.live is not None:
+        metadata["running_r"] = plots.shown(plots.running_r({found.tenure.version: found.live}), "live positions")
+    return dg.MaterializeResult(metadata=metadata)

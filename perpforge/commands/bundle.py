@@ -5,14 +5,16 @@ from __future__ import annotations
 import getpass
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from models_registry.ledger import Entry
     from models_registry.registry import Registry
 
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at the registered bundles and move the champion.")
@@ -34,7 +36,7 @@ def _opened(home: Path, uri: str) -> Iterator[Registry]:
     from models_registry.registry import Registry
     from models_registry.server import MlflowServer, MlflowServerFailed
 
-    ledger = Path(os.environ.get("LEDGER_PATH") or home / "registry" / "ledger.jsonl")
+    ledger = _ledger(home)
     try:
         if uri:
             yield Registry(uri, ledger)
@@ -46,6 +48,10 @@ def _opened(home: Path, uri: str) -> Iterator[Registry]:
     except (RegistryError, MlflowServerFailed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+
+
+def _ledger(home: Path) -> Path:
+    return Path(os.environ.get("LEDGER_PATH") or home / "registry" / "ledger.jsonl")
 
 
 def _resolve(registry: Registry, version: str) -> str:
@@ -152,3 +158,62 @@ def rollback(reason: Reason, home: Home = DEFAULT_HOME, uri: TrackingUri = "") -
     with _opened(home, uri) as registry:
         entry = registry.rollback(reason, getpass.getuser())
     typer.echo(f"champion is {entry.version}, before {entry.previous}")
+
+
+@bundle_app.command()
+def history(
+    at: Annotated[datetime | None, typer.Option(help="UTC: who was champion then; none: every move")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the entries as the ledger has them")] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Who was champion when, why and by whom, from the ledger, whose chain is checked. It needs no server."""
+    from market.errors import utc
+    from models_registry.ledger import CHAMPION, Ledger, LedgerBroken
+
+    ledger = Ledger(_ledger(home))
+    if not ledger.path.exists():
+        raise typer.BadParameter(f"{ledger.path} does not exist: run a demo, or give --home or set LEDGER_PATH")
+    try:
+        entries = ledger.entries()
+    except LedgerBroken as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    if at is not None:
+        time_ms = int(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000)
+        entries = [entry for entry in entries if entry.alias == CHAMPION and entry.time_ms <= time_ms][-1:]
+        if not as_json:
+            typer.echo(_champion_at(entries[0] if entries else None, utc(time_ms)))
+            return
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2).decode())
+        return
+    _show_moves(entries)
+
+
+def _champion_at(entry: Entry | None, time: str) -> str:
+    from market.errors import utc
+
+    if entry is None or entry.version is None:
+        return f"at {time} nobody was champion"
+    return (
+        f"at {time} the champion was bundle {entry.version}, since {utc(entry.time_ms)} (before: {entry.previous})\n"
+        f"  {entry.action} by {entry.by}: {entry.reason}"
+    )
+
+
+def _show_moves(entries: Sequence[Entry]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from market.errors import utc
+
+    table = Table()
+    for column in ("time", "alias", "version", "before", "how", "by", "why"):
+        table.add_column(column)
+    for entry in entries:
+        moved = (entry.version or "–", entry.previous or "–", entry.action, entry.by, entry.reason)
+        table.add_row(utc(entry.time_ms), entry.alias, *moved)
+    Console().print(table)
+    typer.echo(f"{len(entries)} entries; the chain of hashes holds")

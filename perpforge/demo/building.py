@@ -29,6 +29,19 @@ FIRST_HOLDOUT_HOURS = 6 * 24.0
 SECOND_HOLDOUT_HOURS = 24.0
 """The last live day judges both bundles; the live days before it are learnt from."""
 
+SMALLER_GATE: dict[str, Any] = {"evidence": "not_worse", "fewest_positions": 60, "fewest_days": 0.75}
+"""What the demo asks of its second bundle in place of the gate's defaults: it has one day to judge by, which shows
+neither 300 positions in 5 days nor, as a rule, that one bundle is better than another."""
+STRATEGY = "self_learning"
+"""The strategy of the demo's worker, and so of the gate's replay."""
+
+
+def gate_differs() -> dict[str, tuple[Any, Any]]:
+    """The gate's settings that the demo changes, each with its default: shown, so that nobody takes them for those."""
+    from orchestration.resources import GateSettings
+
+    return {name: (value, GateSettings.model_fields[name].default) for name, value in SMALLER_GATE.items()}
+
 
 @dataclass(frozen=True)
 class GateVerdict:
@@ -72,7 +85,7 @@ class Building:
         holdout_hours: float = FIRST_HOLDOUT_HOURS,
     ) -> None:
         """Materialise `selection`, for `days` where it is cut into days, from `source` where it reads the market."""
-        from orchestration.resources import TrainingSettings
+        from orchestration.resources import GateSettings, TrainingSettings
         from orchestration.run import materialise, resources
 
         made = materialise(
@@ -83,6 +96,7 @@ class Building:
                 source=source or self.plan.source,
                 tracking_uri=self._mlflow_url,
                 training=TrainingSettings(seed=self.plan.seed, holdout_hours=holdout_hours, history_days=365),
+                gate=GateSettings(**SMALLER_GATE, strategy_mode=STRATEGY),
             ),
             days=(days[0], days[-1]) if days else None,
             progress=_Follower(selection, stage),

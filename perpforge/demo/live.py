@@ -14,6 +14,7 @@ import msgspec
 
 from market.bars import MINUTE_MS
 from models_registry.processes import free_port
+from perpforge.demo.building import STRATEGY
 from perpforge.demo.plan import DemoPlan
 from perpforge.home import environment
 from perpforge.processes import Child
@@ -84,7 +85,7 @@ class LiveMarket:
             "BINANCE_BASE_URL": self.exchange_url,
             "BINANCE_WS_URL": self.exchange_url.replace("http", "ws", 1),
             "WORKER_NAME": "demo",
-            "STRATEGY_MODE": "self_learning",
+            "STRATEGY_MODE": STRATEGY,
             "BUNDLE_POLL_S": "1",
             "SEGMENT_BYTES": str(64 * 1024),
             "HOST": "127.0.0.1",

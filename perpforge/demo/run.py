@@ -23,6 +23,7 @@ from perpforge.demo.building import (
     SECOND_HOLDOUT_HOURS,
     Building,
     GateVerdict,
+    gate_differs,
 )
 from perpforge.demo.live import DemoStepMissing, LiveMarket
 from perpforge.demo.plan import DemoPlan, keep_for_later
@@ -179,6 +180,7 @@ class _Demo:
             features=len(manifests[0].decision_spec.names),
             models=reports[0].models,
             bundles=reports,
+            gate={name: f"{value} in place of {usual}" for name, (value, usual) in gate_differs().items()},
             signals=trades.signals,
             positions=trades.opened,
             outcomes=trades.outcomes,

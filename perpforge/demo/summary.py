@@ -64,6 +64,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelScore]
     """The models of the first bundle, whose held-out window is the longest."""
     bundles: tuple[BundleReport, ...]
+    gate: dict[str, str] = {}
+    """The gate's settings that were made smaller for the demo: what it asked in place of what."""
     signals: int
     positions: int
     """Virtual positions that were closed, or taken and are still open."""
@@ -143,6 +145,9 @@ def show(summary: Summary, console: Console) -> None:
     for bundle in summary.bundles:
         gate.add_row(bundle.version, _verdict(bundle), "\n".join(bundle.reasons))
     console.print(gate)
+    if summary.gate:
+        made = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.gate.items())
+        console.print(f"The demo has one day to judge by, so it asks less of the gate than the defaults do: {made}.")
     if summary.edge == "none":
         skilled = [f"{name} of bundle {b.version}" for b in summary.bundles for name, s in b.models.items() if s.skill]
         if skilled:
