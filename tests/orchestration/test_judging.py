@@ -6,15 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from market.lake import Lake
+from models_registry.demotion import LIVE_UNTIL
 from models_registry.evaluation import EvaluationRecord
+from models_registry.gate import Fitness, GateRules
 from models_registry.ledger import Ledger
 from models_registry.mlflow_rest import RegistryAnswer
 from models_registry.registry import Registry as RealRegistry
 from models_registry.registry import RunRecord
-from models_registry.training_set import TrainingSet
 from orchestration import judging
-from orchestration.judging import Comparison, compare, decide, measure_of
-from tests.models_registry.test_gate import record
+from orchestration.judging import Bench, Comparison, compare, decide, measure_of
+from tests.models_registry.test_gate import FIT, record
+from trading_worker.settings import EngineSettings
+
+RULES = GateRules()
 
 
 class Registry(RealRegistry):
@@ -53,7 +58,6 @@ class Registry(RealRegistry):
     def download(self, version: str, folder: str | Path) -> Path:
         if version in self.deleted:
             raise RegistryAnswer("http://registry", 404, "RESOURCE_DOES_NOT_EXIST", "no such version")
-        Path(folder).mkdir(parents=True, exist_ok=True)
         return Path(folder)
 
 
@@ -73,55 +77,64 @@ class Bundle:
         pass
 
 
+QUALITY = {"1": 0.0, "2": 0.004, "3": -0.01, "4": 0.008}
+"""Nats by which each version is better than the first."""
+
+
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """Versions 1 and 2 were champions; version 2 is nearly as good as 3 is bad."""
-    quality = {"1": 0.0, "2": 0.004, "3": -0.01}
+def asked() -> list[int]:
+    """From when on bundles were judged, in order."""
+    return []
 
-    def on(bundle: Bundle, *_: object) -> EvaluationRecord:
-        return record(bundle.version, better=quality[bundle.version])
 
-    def loaded(registry: Registry, version: str, folder: str) -> Bundle:
-        registry.download(version, Path(folder) / version)
-        return Bundle(version)
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[int]) -> Registry:
+    """Versions are loaded as no more than their names, and judged by `QUALITY`."""
+
+    def on(bundles: list[Bundle], _: Bench, start_ms: int) -> list[EvaluationRecord]:
+        asked.append(start_ms)
+        return [record(bundle.version, better=QUALITY[bundle.version]) for bundle in bundles]
 
     monkeypatch.setattr(judging, "_on", on)
-    monkeypatch.setattr(judging, "_loaded", loaded)
+    monkeypatch.setattr(judging, "_loaded", lambda files: Bundle(files.name))
+    monkeypatch.setattr(judging, "integrity", lambda files, spec: None)
+    monkeypatch.setattr(judging, "fitness", lambda bundle, rows: FIT)
     return Registry(tmp_path)
 
 
 @pytest.fixture
-def rows() -> TrainingSet:
-    return type("Rows", (), {"decision_spec_id": "d"})()  # type: ignore[return-value]
+def rows(tmp_path: Path) -> Bench:
+    labelled = type("Rows", (), {"decision_spec_id": "d"})()
+    return Bench(Lake(str(tmp_path / "lake")), labelled, EngineSettings(), 7)
 
 
-def judge(registry: Registry, rows: TrainingSet, version: str) -> judging.Decision:
+def judge(registry: Registry, rows: Bench, version: str) -> judging.Decision:
     registry.challenge(version, "registered, to be judged", "trading_bundle")
-    found = compare(registry, rows, 0.35, 7)
+    found = compare(registry, rows)
     assert found is not None
-    return decide(registry, found)
+    return decide(registry, found, RULES, rows.lake)
 
 
-def test_only_the_first_bundle_ever_is_promoted_by_bootstrap(registry: Registry, rows: TrainingSet) -> None:
+def test_only_the_first_bundle_ever_is_promoted_by_bootstrap(registry: Registry, rows: Bench) -> None:
     assert judge(registry, rows, "1").rule == "bootstrap"
     second = judge(registry, rows, "2")
-    assert (second.rule, second.promoted) == ("not_worse", True)
+    assert (second.rule, second.promoted) == ("better", True)
 
 
-def test_a_champion_whose_alias_was_removed_is_the_measure_still(registry: Registry, rows: TrainingSet) -> None:
+def test_a_champion_whose_alias_was_removed_is_the_measure_still(registry: Registry, rows: Bench) -> None:
     judge(registry, rows, "1")
     judge(registry, rows, "2")
     del registry.aliases["champion"]
     assert measure_of(registry) == "2"
     found = judge(registry, rows, "3")
-    assert (found.rule, found.promoted, found.champion) == ("not_worse", False, None)
+    assert (found.rule, found.promoted, found.champion) == ("better", False, None)
     assert found.reasons[0] == "no bundle has the alias champion: the measure is the ledger's last champion, 2"
     # Removing it was entered meanwhile; a better bundle takes the place all the same.
     assert [entry.action for entry in registry.ledger.entries()].count("found") == 1
-    assert judge(registry, rows, "2").champion == "2"
+    assert judge(registry, rows, "4").champion == "4"
 
 
-def test_a_champion_that_is_gone_altogether_leaves_it_to_a_person(registry: Registry, rows: TrainingSet) -> None:
+def test_a_champion_that_is_gone_altogether_leaves_it_to_a_person(registry: Registry, rows: Bench) -> None:
     judge(registry, rows, "1")
     registry.aliases.clear()
     registry.deleted.add("1")
@@ -131,7 +144,7 @@ def test_a_champion_that_is_gone_altogether_leaves_it_to_a_person(registry: Regi
 
 
 def test_a_registry_in_trouble_decides_nothing(
-    registry: Registry, rows: TrainingSet, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, rows: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge(registry, rows, "1")
     registry.challenge("2", "registered", "trading_bundle")
@@ -143,24 +156,85 @@ def test_a_registry_in_trouble_decides_nothing(
 
     monkeypatch.setattr(registry, "download", broken)
     with pytest.raises(RegistryAnswer, match="out of disk"):
-        compare(registry, rows, 0.35, 7)
+        compare(registry, rows)
 
 
-def test_the_ledger_says_why_a_challenger_was_refused(registry: Registry, rows: TrainingSet) -> None:
+def test_the_ledger_says_why_a_challenger_was_refused(registry: Registry, rows: Bench) -> None:
     judge(registry, rows, "2")
     found = judge(registry, rows, "3")
     entry = registry.ledger.entries()[-1]
-    assert entry.reason == f"gate: {found.reasons[1]}"
+    assert entry.reason.startswith("gate: log loss 0.")
     assert ": worse by 0.01400 (" in entry.reason
-    assert "expectancy" in found.reasons[2]
-    assert registry.noted["3"].tags["gate"] == "stays challenger by not_worse"
+    assert "; evidence: no interval" in entry.reason
+    assert any("expectancy" in reason for reason in found.reasons)
+    assert registry.noted["3"].tags["gate"] == "stays challenger by better"
 
 
-def test_a_comparison_with_another_champion_is_not_acted_on(registry: Registry, rows: TrainingSet) -> None:
+def test_a_comparison_with_another_champion_is_not_acted_on(registry: Registry, rows: Bench) -> None:
     judge(registry, rows, "1")
     old = Comparison("3", None, record("3"), None)
-    found = decide(registry, old)
+    found = decide(registry, old, RULES)
     assert not found.promoted
     assert registry.ledger.entries()[-1].reason == (
         "gate: not judged: it was compared with None, which is no longer the champion"
     )
+
+
+def test_the_window_begins_after_what_either_has_seen_and_after_a_demotion(
+    registry: Registry, rows: Bench, asked: list[int]
+) -> None:
+    judge(registry, rows, "1")
+    judge(registry, rows, "2")
+    registry.demote("2", "live record", "test", {LIVE_UNTIL: 500_000})
+    assert registry.champion() == "1"
+    judge(registry, rows, "2")
+    assert asked == [10, 10, 500_001]
+
+
+def test_a_demoted_bundle_is_not_promoted_again_by_the_evidence_of_before(registry: Registry, rows: Bench) -> None:
+    judge(registry, rows, "1")
+    judge(registry, rows, "2")
+    registry.demote("2", "live record", "test", {LIVE_UNTIL: 2_000_000})
+    again = judge(registry, rows, "2")
+    assert not again.promoted
+    assert registry.champion() == "1"
+    assert any("it was demoted once" in reason for reason in again.reasons)
+
+
+@pytest.mark.parametrize(
+    ("unfit", "words"),
+    [(Fitness(latency_ms=99.0, latency_rows=200), "too slow"), (Fitness(), "was not measured")],
+)
+def test_the_first_bundle_must_be_fit_too(
+    registry: Registry, rows: Bench, monkeypatch: pytest.MonkeyPatch, unfit: Fitness, words: str
+) -> None:
+    monkeypatch.setattr(judging, "fitness", lambda bundle, rows: unfit)
+    found = judge(registry, rows, "1")
+    assert (found.rule, found.promoted, found.champion) == ("bootstrap", False, None)
+    assert words in registry.ledger.entries()[-1].reason
+
+
+def test_a_bundle_that_is_not_whole_is_not_even_loaded(
+    registry: Registry, rows: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "integrity", lambda files, spec: "model.onnx is missing")
+    monkeypatch.setattr(judging, "_loaded", lambda files: pytest.fail("it was loaded"))
+    found = judge(registry, rows, "1")
+    assert not found.promoted
+    assert found.reasons == ("not judged: integrity: model.onnx is missing",)
+
+
+def test_a_promotion_keeps_what_the_live_record_is_held_to(registry: Registry, rows: Bench) -> None:
+    judge(registry, rows, "1")
+    (entry,) = (each for each in registry.ledger.entries() if each.action == "promote" and each.version == "1")
+    numbers = entry.details["verdict"]["numbers"]  # type: ignore[index]
+    assert numbers["expectancy_low"] < numbers["expectancy"] < numbers["expectancy_high"]
+    assert LIVE_UNTIL not in entry.details, "no live outcome yet"
+
+
+def test_a_comparison_comes_back_from_the_lake_as_it_was(registry: Registry, rows: Bench) -> None:
+    registry.challenge("1", "registered", "trading_bundle")
+    found = compare(registry, rows)
+    assert found is not None
+    judging.save(rows.lake, found)
+    assert judging.load(rows.lake, "1") == found

@@ -16,12 +16,21 @@ from market.bars import MINUTE_MS
 from market.errors import UnknownSymbol
 from market.sources.recorded import RecordedMarket
 from models_registry.runtime import MODELS
-from tests.trading_worker.markets import EAGER, WARM_MINUTES, StubPredictor, live_waves, market, recording, warm_engine
+from tests.trading_worker.markets import (
+    EAGER,
+    WARM_MINUTES,
+    StubPredictor,
+    live_waves,
+    market,
+    recording,
+    warm_engine,
+    warm_state,
+)
 from trading_worker.errors import SwapRefused
 from trading_worker.events import AnyEvent, PositionClosed, PositionLost, Signal, WaveClosed, digest
 from trading_worker.journal import read
 from trading_worker.recorded_waves import NothingRecorded, covered, recorded_waves
-from trading_worker.replay import plain_predictor, replay, replay_command
+from trading_worker.replay import plain_predictor, replay, replay_command, replay_together
 
 MINUTES = WARM_MINUTES + 300
 START = market().start_ms + WARM_MINUTES * MINUTE_MS
@@ -57,6 +66,20 @@ def test_it_gives_what_the_engine_gives_live() -> None:
     bars, funding = recording(MINUTES)
     live = [event for wave in live_waves(300) for event in warm.on_wave(wave)] if (warm := warm_engine()) else []
     assert replay(bars, funding, StubPredictor(), EAGER, start_ms=START).events == live
+
+
+def test_together_each_bundle_gives_what_it_gives_alone() -> None:
+    bars, funding = recording(MINUTES)
+    bundles = [StubPredictor("a"), StubPredictor("b", threshold=0.2), StubPredictor("a")]
+    state = warm_state(WARM_MINUTES)
+    before = state.time_ms
+    window = {symbol: minutes[minutes["open_time"] >= START] for symbol, minutes in bars.items()}
+    together = replay_together(window, funding, bundles, EAGER, state=state, start_ms=START)
+    alone = [replay(bars, funding, bundle, EAGER, start_ms=START) for bundle in bundles]
+    assert [each.digest for each in together] == [each.digest for each in alone]
+    assert [each.events for each in together] == [each.events for each in alone]
+    assert together[0].digest != together[1].digest
+    assert state.time_ms == before, "the state that was given stays as it was"
 
 
 def test_where_it_begins_only_decides_what_is_decided() -> None:
