@@ -24,8 +24,14 @@ def text(name: str, default: str) -> str:
 
 
 def whole(name: str, default: int) -> int:
-    """The same for a whole number."""
-    return dg.EnvVar.int(name) if os.environ.get(name) else default
+    """The variable as a whole number; `ValueError` when it is none.
+
+    Its value and not its name: a field with limits would be held to them by the name.
+
+    >>> whole("PERPFORGE_NOBODY_SETS_THIS", 3)
+    3
+    """
+    return int(now(name, str(default)))
 
 
 def switch(name: str, default: bool = False) -> bool:

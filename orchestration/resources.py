@@ -361,7 +361,6 @@ def from_environment() -> dict[str, object]:
             history_days=whole("TRAINING_HISTORY_DAYS", 90),
             epochs=whole("TRAINING_EPOCHS", 20),
             max_windows=whole("TRAINING_MAX_WINDOWS", 30_000),
-            # Dagster's variables are texts and whole numbers: these are read here.
             half_life_days=float(environment.now("TRAINING_HALF_LIFE_DAYS", "45")),
             holdout_hours=float(environment.now("TRAINING_HOLDOUT_HOURS", "144")),
             min_confidence=float(environment.now("MIN_CONFIDENCE", "0.35")),
@@ -377,7 +376,7 @@ def from_environment() -> dict[str, object]:
             dynamic_feature_max_count=int(environment.now("DYNAMIC_FEATURE_MAX_COUNT", "20")),
         ),
         "gate": GateSettings(
-            evidence=text("GATE_EVIDENCE", "better"),
+            evidence=environment.now("GATE_EVIDENCE", "better"),
             fewest_positions=whole("GATE_FEWEST_POSITIONS", 300),
             fewest_days=float(environment.now("GATE_FEWEST_DAYS", "5")),
             fewest_rows=whole("GATE_FEWEST_ROWS", 100),

@@ -180,6 +180,23 @@ def test_rollback_goes_back_to_the_champion_before(registry: Registry, tmp_path:
         registry.rollback("further", "me")
 
 
+def test_a_demotion_is_a_rollback_of_its_own_name_and_of_that_champion_only(registry: Registry, tmp_path: Path) -> None:
+    one, two, three = register(registry, tmp_path, "one", "two", "three")
+    for version in (one, two):
+        registry.promote(version, "better", "gate")
+    assert registry.demote(one, "live record", "sensor") is None, "it is not champion"
+    entry = registry.demote(two, "live record", "sensor", {"live": 1})
+    assert entry is not None
+    assert (entry.action, entry.version, entry.previous, entry.by) == ("demotion", one, two, "sensor")
+    assert registry.champion() == one
+    with pytest.raises(NothingToRollBack):
+        registry.demote(one, "live record", "sensor")
+    registry.promote(three, "better", "gate")
+    by_hand(registry, two)
+    assert registry.demote(three, "live record", "sensor") is None, "a person was quicker"
+    assert [(each.action, each.version) for each in registry.ledger.entries()][-1] == ("found", two)
+
+
 def test_a_version_whose_files_do_not_verify_is_refused(registry: Registry, tmp_path: Path) -> None:
     (good,) = register(registry, tmp_path, "good")
     registry.promote(good, "first", "gate")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import dagster as dg
 import pytest
 
+from models_registry.demotion import DemotionRules
+from models_registry.gate import GateRules
 from orchestration import environment
 from orchestration.definitions import definitions, defs
 from orchestration.jobs import INGEST, LEARN
 from orchestration.partitions import DAYS, daily
-from orchestration.resources import LakeResource, from_environment, parse_time
+from orchestration.resources import GateSettings, LakeResource, TrainingSettings, from_environment, parse_time
+from trading_worker.settings import load
 
-ASSETS = {*INGEST, "live_labels", *LEARN}
+ASSETS = {*INGEST, "live_labels", *LEARN, "live_record"}
 
 
 def specs() -> list[dg.AssetSpec]:
@@ -45,7 +50,8 @@ def test_the_checks_block() -> None:
 
 def test_the_sensors_run_by_default() -> None:
     sensors = {sensor.name: sensor.default_status for sensor in defs.sensors or []}
-    assert sensors == dict.fromkeys(("new_journal_segments", "retrain_on_live_labels"), dg.DefaultSensorStatus.RUNNING)
+    names = ("new_journal_segments", "retrain_on_live_labels", "champion_to_watch")
+    assert sensors == dict.fromkeys(names, dg.DefaultSensorStatus.RUNNING)
 
 
 def test_loading_imports_nothing_heavy() -> None:
@@ -67,6 +73,71 @@ def test_a_variable_that_is_set_is_shown_by_name(monkeypatch: pytest.MonkeyPatch
     lake = definitions(from_environment()).resources["lake"]  # type: ignore[index]
     assert isinstance(lake, LakeResource)
     assert lake.process_config_and_initialize().uri == "s3://bucket/lake"
+
+
+def test_whole_numbers_are_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("UNIVERSE_SIZE", "TRAINING_HISTORY_DAYS", "TRAINING_EPOCHS", "TRAINING_SEED"):
+        monkeypatch.setenv(name, "3")
+    found = from_environment()
+    assert found["market"].universe_size == 3  # type: ignore[attr-defined]
+    assert found["training"].history_days == found["training"].epochs == found["training"].seed == 3  # type: ignore[attr-defined]
+    monkeypatch.setenv("UNIVERSE_SIZE", "all")
+    with pytest.raises(ValueError, match="all"):
+        from_environment()
+
+
+def test_the_gate_is_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (name for name in os.environ if name.startswith("GATE_") or name == "STRATEGY_MODE"):
+        monkeypatch.delenv(name)
+    assert from_environment()["gate"] == GateSettings(), "the defaults are one"
+    for name, value in {
+        "GATE_EVIDENCE": "not_worse",
+        "GATE_FEWEST_POSITIONS": "30",
+        "GATE_FEWEST_DAYS": "1.5",
+        "GATE_FEWEST_ROWS": "20",
+        "GATE_LOG_LOSS_TOLERANCE": "0.01",
+        "GATE_CALIBRATION_TOLERANCE": "0.03",
+        "GATE_DRAWDOWN_RATIO": "3",
+        "GATE_DRAWDOWN_FLOOR_R": "4",
+        "GATE_TURNOVER_RATIO": "5",
+        "GATE_LATENCY_BUDGET_MS": "6.5",
+        "GATE_DEMOTION_POSITIONS": "70",
+        "STRATEGY_MODE": "ict",
+    }.items():
+        monkeypatch.setenv(name, value)
+    gate = from_environment()["gate"].process_config_and_initialize()  # type: ignore[attr-defined]
+    assert gate.rules(3) == GateRules(
+        evidence="not_worse",
+        fewest_rows=20,
+        fewest_positions=30,
+        fewest_days=1.5,
+        tolerance=0.01,
+        calibration_tolerance=0.03,
+        drawdown_ratio=3.0,
+        drawdown_floor_r=4.0,
+        turnover_ratio=5.0,
+        latency_budget_ms=6.5,
+        seed=3,
+    )
+    assert gate.demotion(3) == DemotionRules(fewest_positions=70, seed=3)
+    assert gate.engine(TrainingSettings()).strategy_mode == "ict"
+
+
+def test_the_gates_defaults_are_those_of_its_rules() -> None:
+    assert GateSettings().rules(0) == GateRules()
+    assert GateSettings().demotion(0) == DemotionRules()
+
+
+def test_the_replay_trades_as_a_worker_of_the_same_environment_does() -> None:
+    trained = TrainingSettings(min_confidence=0.4, market_regime_prediction=True, liquidity_hunting=True)
+    variables = {
+        "MIN_CONFIDENCE": "0.4",
+        "ENABLE_MARKET_REGIME_PREDICTION": "true",
+        "ENABLE_LIQUIDITY_HUNTING": "true",
+    }
+    replayed = GateSettings().engine(trained)
+    assert replayed.costs == trained.costs(), "one for every bundle, whatever its own"
+    assert replace(replayed, costs=None) == load(variables).engine()
 
 
 def test_days_end_where_they_are_told_to() -> None:

@@ -21,7 +21,7 @@ from orchestration.definitions import definitions
 from orchestration.ingest import ingest_funding, universes
 from orchestration.jobs import INGEST, LEARN
 from orchestration.label_store import read_history
-from orchestration.resources import LakeResource, TrainingSettings
+from orchestration.resources import GateSettings, LakeResource, TrainingSettings
 from orchestration.run import MaterialisationFailed, Materialised, instance, materialise, resources
 from orchestration.sensors import RANGE_END, RANGE_START, retrain_on_live_labels
 from tests.mlflow_server import emptied_server
@@ -30,6 +30,7 @@ from tests.orchestration.markets import SOURCE, START, days, ingest, synthetic
 
 HISTORY, LIVE = days(8), days(2, first=13)
 SMALL = TrainingSettings(epochs=1, max_windows=800, rounds=20, fewest_rows=60, holdout_hours=36, most_opportunities=900)
+SMALLER = GateSettings(evidence="not_worse", fewest_positions=10, fewest_days=0.5, strategy_mode="self_learning")
 
 
 class Built:
@@ -84,7 +85,7 @@ class Built:
         }
 
     def resources(self, url: str) -> dict[str, object]:
-        return resources(self.home, source=SOURCE, tracking_uri=url, training=SMALL)
+        return resources(self.home, source=SOURCE, tracking_uri=url, training=SMALL, gate=SMALLER)
 
     def run(self, *selection: str, dates: list[str] | None = None, url: str | None = None) -> Materialised:
         return materialise(
@@ -182,7 +183,11 @@ def test_live_labels_come_back_into_the_next_bundle(built: Built, tmp_path: Path
     assert verdict["promoted"] == (built.registry.champion() == second)
     assert verdict["promoted"] != (built.registry.challenger() == second)
     assert built.registry.ledger.verify() >= 3
-    assert made.metadata["bundle_evaluation"]["champion_rows"] == made.metadata["bundle_evaluation"]["challenger_rows"]
+    found = made.metadata["bundle_evaluation"]
+    assert found["champion_rows"] == found["challenger_rows"]
+    assert found["champion_days"] == found["challenger_days"] > 1
+    assert found["champion_positions"] > 10
+    assert found["challenger_latency_ms"] > 0
 
 
 def test_a_removed_alias_is_no_first_bundle(built: Built) -> None:
