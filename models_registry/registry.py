@@ -11,34 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models_registry.errors import BundleRejected
 from models_registry.ledger import CHALLENGER, CHAMPION, Action, Entry, Ledger, Move
-from models_registry.mlflow_rest import BUNDLE_MODEL, RegistryAnswer, RegistryError, RegistryUnreachable
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from models_registry.mlflow_client import asking, client
+from models_registry.mlflow_rest import BUNDLE_MODEL, RegistryAnswer, RegistryError
 
 FILES = "files"
 """The artifact folder of a run that a model version points to; plots lie beside it."""
-
-CLIENT_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # with mlflow's own defaults a call blocks for minutes when nobody answers
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-"""How mlflow's client is set up, unless the environment already says otherwise."""
 
 
 class PromotionRefused(RegistryError):
@@ -123,7 +111,7 @@ class Registry:
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
         self._verify = verify
         self._clock = clock
-        self._client = _client(self.tracking_uri)
+        self._client = client(self.tracking_uri)
 
     # --- registering ---
 
@@ -340,7 +328,7 @@ class Registry:
         return self._move(CHAMPION, target, action, reason, by, details)
 
     def reconcile(self) -> tuple[Entry, ...]:
-        """Enter every move that was made past the ledger, such as by hand in the MLflow UI; returns the entries."""
+        """Enter every move that was made past the ledger, such as in the MLflow UI; returns the entries."""
         with self.ledger.lock():
             return self._reconcile()
 
@@ -350,15 +338,7 @@ class Registry:
             actual, entered = self._alias(alias), self.ledger.last(alias)
             if actual != entered:
                 reason = "the alias was moved outside perpforge"
-                move = Move(
-                    action="found",
-                    alias=alias,
-                    version=actual,
-                    previous=entered,
-                    reason=reason,
-                    by="unknown",
-                    details={},
-                )
+                move = Move(action="found", alias=alias, version=actual, previous=entered, reason=reason, by="unknown")
                 found.append(self.ledger.append(move, time_ms=self._clock()))
         return tuple(found)
 
@@ -404,31 +384,9 @@ class Registry:
                     raise
         return None
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Turn what mlflow and requests raise into the registry's two kinds of error."""
-        import requests
-        from mlflow.exceptions import MlflowException, RestException
-
-        try:
-            yield
-        except RestException as error:
-            status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
-            raise RegistryAnswer(self.tracking_uri, status, str(error.error_code), str(error)) from error
-        except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
-            raise RegistryAnswer(self.tracking_uri, status, "HTTP_ERROR", str(error)) from error
-        except (MlflowException, requests.RequestException) as error:
-            raise RegistryUnreachable(self.tracking_uri, str(error)) from error
+    def _asking(self) -> AbstractContextManager[None]:
+        return asking(self.tracking_uri)
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _client(tracking_uri: str) -> MlflowClient:
-    for name, value in CLIENT_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri)

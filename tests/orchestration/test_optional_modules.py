@@ -24,7 +24,7 @@ from orchestration.run import Materialised, materialise, resources
 from tests.models_registry.test_regime_predictor import market
 from tests.orchestration.markets import days, ingest, synthetic
 
-ON = TrainingSettings(market_regime_prediction=True, liquidity_hunting=True)
+ON = TrainingSettings(market_regime_prediction=True, liquidity_hunting=True, holdout_hours=48)
 OFF = TrainingSettings()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from orchestration.resources import TrainingSettings
+from orchestration.resources import GateSettings, TrainingSettings
+from perpforge.demo.building import SMALLER_GATE
 from trading_worker.settings import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,25 @@ def test_and_of_the_assets() -> None:
         name = row.variable.removeprefix("ENABLE_")
         if row.variable in MODULES_AND_STORE and name in fields:
             assert row.default == str(fields[name]).lower(), f"{row.variable} differs between assets and worker"
+
+
+def test_and_of_the_gate() -> None:
+    fields = {f"GATE_{name.upper()}": field.default for name, field in GateSettings.model_fields.items()}
+    named = shown().keys() & fields.keys()
+    assert len(named) == 5
+    for name in named:
+        assert shown()[name] == (f"{fields[name]:g}" if isinstance(fields[name], float) else str(fields[name]))
+    assert float(shown()["TRAINING_HOLDOUT_HOURS"]) == TrainingSettings().holdout_hours
+    every = set(re.findall(r"`(GATE_\w+)`", (ROOT / "docs" / "architecture.md").read_text()))
+    assert every == {
+        name for name in fields if name not in ("GATE_STRATEGY_MODE", "GATE_MIN_QUALITY", "GATE_MAX_OPEN_PER_SYMBOL")
+    }
+
+
+def test_what_the_demo_asks_less_of_the_gate_is_told() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert SMALLER_GATE == {"evidence": "not_worse", "fewest_positions": 60, "fewest_days": 0.75}
+    assert "60 closed positions in 0.75 days in place of 300 in 5, and `not_worse` in place of `better`" in text
 
 
 def test_the_pages_that_it_links_are_there() -> None:

@@ -47,6 +47,7 @@ def summary(edge: str, intervals: list[tuple[float, float] | None]) -> Summary:
         features=104,
         models=bundles[0].models,
         bundles=bundles,
+        gate={"fewest_positions": "60 in place of 300"},
         signals=5,
         positions=4,
         outcomes={"stop": 3},
@@ -82,6 +83,10 @@ def test_an_override_is_shown_as_one() -> None:
     text = printed(summary("planted", [(0.01, 0.1), (-0.1, 0.1)]))
     assert "override" in text
     assert "“demo”" in text
+
+
+def test_what_was_asked_less_of_the_gate_is_on_the_screen() -> None:
+    assert "fewest positions 60 in place of 300" in printed(summary("planted", [None]))
 
 
 def test_the_file_holds_what_is_shown(tmp_path: Path) -> None:
