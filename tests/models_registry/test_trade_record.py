@@ -19,7 +19,8 @@ def trades(*positions: tuple[float, float, float]) -> Trades:
     """Positions of (hour of decision after the start, hours open, R)."""
     decided, lasted, r = np.array(positions, dtype=np.float64).reshape(-1, 3).T
     at = (START + decided * HOUR).astype(np.int64)
-    return Trades(at, at + 1, at + 1 + (lasted * HOUR).astype(np.int64), r, r > 0)
+    opened = at + HOUR // 2
+    return Trades(at, opened, opened + (lasted * HOUR).astype(np.int64), r, r > 0)
 
 
 def over(found: Trades, hours: float = 48.0, **more: int) -> TradeRecord:

@@ -61,12 +61,16 @@ class Registry(RealRegistry):
         return Path(folder)
 
 
+SEEN = {"2": 30}
+"""When the last label that a version has seen was known; 9 for the others."""
+
+
 class Bundle:
     """A loaded bundle that says no more than its name."""
 
     def __init__(self, version: str) -> None:
         self.version = version
-        training = type("Training", (), {"holdout_start_ms": 10, "last_known_at": 9})()
+        training = type("Training", (), {"holdout_start_ms": 10, "last_known_at": SEEN.get(version, 9)})()
         spec = type("Spec", (), {"id": "d"})()
         self.manifest = type("Manifest", (), {"training": training, "decision_spec": spec})()
 
@@ -189,6 +193,12 @@ def test_the_window_begins_after_what_either_has_seen_and_after_a_demotion(
     assert registry.champion() == "1"
     judge(registry, rows, "2")
     assert asked == [10, 10, 500_001]
+
+
+def test_the_window_begins_after_what_the_champion_has_seen(registry: Registry, rows: Bench, asked: list[int]) -> None:
+    judge(registry, rows, "2")
+    judge(registry, rows, "4")
+    assert asked == [10, 31]
 
 
 def test_a_demoted_bundle_is_not_promoted_again_by_the_evidence_of_before(registry: Registry, rows: Bench) -> None:
