@@ -210,10 +210,11 @@ def _show_moves(entries: Sequence[Entry]) -> None:
     from market.errors import utc
 
     table = Table()
-    for column in ("time", "alias", "version", "before", "how", "by", "why"):
-        table.add_column(column)
+    for column in ("time", "alias", "to", "from", "how", "by"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why")
     for entry in entries:
         moved = (entry.version or "–", entry.previous or "–", entry.action, entry.by, entry.reason)
-        table.add_row(utc(entry.time_ms), entry.alias, *moved)
+        table.add_row(utc(entry.time_ms // 1000 * 1000), entry.alias, *moved)
     Console().print(table)
     typer.echo(f"{len(entries)} entries; the chain of hashes holds")
