@@ -1,7 +1,7 @@
-"""Keras to TFLite, in a subprocess: a converter that crashes takes a format with it, not the run.
+"""Keras to TFLite and xgboost to ONNX, in a subprocess: a converter that crashes takes a format with it, not the run.
 
-`python -m models_registry.convert MODEL.keras REPRESENTATIVE.npy FOLDER FORMAT…` converts to each format in
-turn and tries every file before it says so on its standard output. `convert` runs that, with a time limit.
+`python -m models_registry.convert MODEL REPRESENTATIVE.npy FOLDER FORMAT…` converts to each format in turn and tries
+every file before it says so on its standard output. `convert` runs that, with a time limit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,10 @@ FP32 = "tflite_fp32"
 INT8 = "tflite_int8"
 INT8_IO = "tflite_int8_io"
 """INT8 that also takes and gives int8, for who quantises elsewhere; it is not served."""
-FORMATS = (FP32, INT8)
+FORMATS = (FP32, INT8, INT8_IO)
+"""Of every network."""
+ONNX = "onnx"
+"""Of the win model's trees."""
 
 SMALLEST_BYTES = 1024
 """A converter that loses the weights still writes a file, of a few hundred bytes."""
@@ -47,10 +51,11 @@ def convert(
     time_limit_s: float = 180.0,
     worker: Sequence[str] = (sys.executable, "-m", "models_registry.convert"),
 ) -> dict[str, Converted]:
-    """Convert the Keras file `model` to every format, as `folder/FORMAT.tflite`.
+    """Convert the file `model`, of Keras or for `ONNX` of xgboost, to every format, as `folder/` `file_of(format)`.
 
-    `representative [n, ...]` calibrates INT8. A format whose conversion fails, crashes the subprocess or
-    exceeds `time_limit_s` is reported as failed, and the remaining ones are tried in a new subprocess.
+    `representative [n, ...]` calibrates INT8, and every file is tried on the first of it. A format whose conversion
+    fails, crashes the subprocess or exceeds `time_limit_s` is reported as failed, and the remaining ones are tried in a
+    new subprocess.
     """
     results: dict[str, Converted] = {}
     with tempfile.TemporaryDirectory(prefix="convert-") as scratch:
@@ -59,12 +64,21 @@ def convert(
         while remaining := [name for name in formats if name not in results]:
             report = _run([*worker, str(model), str(data), str(folder), *remaining], Path(scratch), time_limit_s)
             for name, failed in report.finished.items():
-                results[name] = _checked(name, folder / f"{name}.tflite", failed)
+                results[name] = _checked(name, folder / file_of(name), failed)
             unfinished = [name for name in remaining if name not in results]
             if unfinished:
                 # Whatever ended the subprocess happened in the format that was next.
                 results[unfinished[0]] = Converted(unfinished[0], None, report.ended)
     return results
+
+
+def file_of(name: str) -> str:
+    """What a format's file is called.
+
+    >>> file_of("tflite_int8"), file_of("onnx")
+    ('tflite_int8.tflite', 'onnx.onnx')
+    """
+    return f"{name}.onnx" if name == ONNX else f"{name}.tflite"
 
 
 @dataclass(frozen=True)
@@ -111,16 +125,15 @@ def _checked(name: str, path: Path, failed: str | None) -> Converted:
 
 def main(arguments: Sequence[str]) -> None:
     """The subprocess: convert, try the file, and report each format in one line of JSON."""
-    model_path, data_path, folder, *formats = arguments
-    import keras
-
-    model = keras.models.load_model(model_path, compile=False)
+    model, data_path, folder, *formats = arguments
     representative = np.load(data_path)
     for name in formats:
-        path = Path(folder) / f"{name}.tflite"
+        path = Path(folder) / file_of(name)
         failed = None
         try:
-            path.write_bytes(_to_tflite(model, representative, name))
+            path.write_bytes(
+                _to_onnx(model, representative) if name == ONNX else _to_tflite(model, representative, name)
+            )
             failed = _try(path, representative[:64], name)
         except (ValueError, RuntimeError, TypeError, OSError) as error:
             failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
@@ -128,10 +141,17 @@ def main(arguments: Sequence[str]) -> None:
         sys.stdout.flush()
 
 
-def _to_tflite(model: object, representative: NDArray[np.float32], name: str) -> bytes:
+@cache
+def _keras_model(path: str) -> object:
+    import keras
+
+    return keras.models.load_model(path, compile=False)
+
+
+def _to_tflite(model: str, representative: NDArray[np.float32], name: str) -> bytes:
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter = tf.lite.TFLiteConverter.from_keras_model(_keras_model(model))
     if name in (INT8, INT8_IO):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([row[None]] for row in representative)
@@ -140,14 +160,24 @@ def _to_tflite(model: object, representative: NDArray[np.float32], name: str) ->
         if name == INT8_IO:
             converter.inference_input_type = converter.inference_output_type = tf.int8
     elif name != FP32:
-        raise ValueError(f"unknown format {name}, known are {', '.join((*FORMATS, INT8_IO))}")
+        raise ValueError(f"unknown format {name}, known are {', '.join((*FORMATS, ONNX))}")
     return bytes(converter.convert())
 
 
-def _try(path: Path, rows: NDArray[np.float32], name: str) -> str | None:
-    from models_registry.sessions import TfliteSession, run_integers
+def _to_onnx(model: str, representative: NDArray[np.float32]) -> bytes:
+    import xgboost
+    from onnxmltools.convert import convert_xgboost
+    from onnxmltools.convert.common.data_types import FloatTensorType
 
-    outputs = run_integers(path, rows) if name == INT8_IO else TfliteSession(path).run(rows)
+    booster = xgboost.Booster(model_file=model)
+    kinds = [("input", FloatTensorType([None, representative.shape[1]]))]
+    return bytes(convert_xgboost(booster, "trees", kinds, target_opset=15).SerializeToString())
+
+
+def _try(path: Path, rows: NDArray[np.float32], name: str) -> str | None:
+    from models_registry.sessions import OnnxSession, TfliteSession
+
+    outputs = [OnnxSession(path).run(rows)] if name == ONNX else TfliteSession(path).run(rows)
     return None if all(np.isfinite(values).all() for values in outputs) else "the converted file gives NaN"
 
 

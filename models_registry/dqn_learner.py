@@ -18,7 +18,6 @@ on the validation transitions leaves it there.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,6 +36,7 @@ from models_registry.checkpoints import (
     restore_network,
 )
 from models_registry.errors import ReplayUnreadable
+from models_registry.keras_setup import prepare
 from models_registry.manifest import DQN
 from models_registry.replay_buffer import CAPACITY, Batch, ReplayBuffer
 
@@ -173,13 +173,7 @@ def learn(
     `start` is a network (and its replay buffer) to continue from. `on_pass(done, learnt)` is called when the pass is on
     disk. The checkpoint stays: its owner discards it when everything that follows is done.
     """
-    # Read at TensorFlow's import; its notes on the processor would drown the caller's progress.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(config.seed)
-    tf.config.experimental.enable_op_determinism()
+    prepare(config.seed)
     width, actions = problem.states.shape[1], problem.masks.shape[1]
     network = build(width, actions, config.hidden, config.dropout, config.seed) if start is None else start[0]
     replay = start[1] if start is not None else None

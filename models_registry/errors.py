@@ -33,6 +33,23 @@ class NotEnoughData(ModelsError):
         self.need = need
 
 
+def check_parts(model: str, **parts: tuple[int, int]) -> None:
+    """Raises `NotEnoughData` for the first part of a split that has fewer rows than it needs.
+
+    `parts` are (have, need) by name, of `fit`, `validation` and `holdout`.
+
+    >>> check_parts("a_model", fit=(500, 500), holdout=(3, 50))
+    Traceback (most recent call last):
+    models_registry.errors.NotEnoughData: not enough data for a_model to be judged: 3 rows, at least 50 are needed
+    """
+    for part, (have, need) in parts.items():
+        if have < need:
+            raise NotEnoughData(f"{model} to {_USE_OF_PART[part]}", have, need)
+
+
+_USE_OF_PART = {"fit": "fit", "validation": "be stopped early", "holdout": "be judged"}
+
+
 class TrainingUnavailable(ModelsError):
     """A library that this training needs is not installed: the bundle names the model's fallback instead."""
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from models_registry.convert import FP32, INT8
-from models_registry.manifest import FormatReport
+from models_registry.manifest import FormatReport, finite
 
 LATENCY_ROWS = 200
 """The live batch: one wave of the whole universe."""
-
-SLOWER = 1.25
-"""How many times as long as fp32 INT8 must take to count as slower. It is smaller, and loaded or idle the same
-machine should choose the same: measured times differ by a tenth from one training to the next."""
 
 
 def sha256_of(path: Path) -> str:
@@ -49,34 +47,54 @@ def latencies_us(
     return {name: statistics.median(times) * 1e6 for name, times in found.items()}
 
 
-def report(path: Path, errors: dict[str, float], limits: dict[str, float]) -> FormatReport:
-    """The report of a format that exists: it passes when every error is within its limit (NaN is not)."""
-    over = [
-        f"{name} {errors[name]:.3g} exceeds {limit:g}" for name, limit in limits.items() if not errors[name] <= limit
+@dataclass(frozen=True)
+class Parity:
+    """How far a format is from the original, on held-out rows."""
+
+    errors: Mapping[str, float]
+    """By name; `max_error` is the largest absolute difference of an output."""
+    limits: Mapping[str, float]
+    """Of those errors that decide whether it passes."""
+    agreement: float
+    """Share of decisions that are the original's; what a decision is, each model says."""
+    least_agreement: float
+
+
+def report(path: Path, parity: Parity) -> FormatReport:
+    """The report of a format that exists: it passes when it agrees and every error is within its limit (NaN is not)."""
+    errors = dict(parity.errors)
+    wrong = [
+        f"{name} {errors[name]:.3g} exceeds {limit:g}"
+        for name, limit in parity.limits.items()
+        if not errors[name] <= limit
     ]
+    if not parity.agreement >= parity.least_agreement:
+        wrong.append(f"agreement {parity.agreement:.3g} is below {parity.least_agreement:g}")
     return FormatReport(
-        passed=not over,
+        passed=not wrong,
         file=path.name,
         bytes=path.stat().st_size,
         sha256=sha256_of(path),
-        max_error=errors.get("max_error"),
-        errors=errors,
-        failed="; ".join(over) or None,
+        max_error=finite(errors["max_error"]),
+        # JSON has no NaN; what was not finite is told in `failed`.
+        errors={name: value for name, value in errors.items() if math.isfinite(value)},
+        agreement=finite(parity.agreement),
+        failed="; ".join(wrong) or None,
     )
 
 
 def with_latencies(
-    formats: dict[str, FormatReport], calls: Mapping[str, Callable[[], object]]
+    formats: dict[str, FormatReport], calls: Mapping[str, Callable[[], object]], base: str = FP32
 ) -> dict[str, FormatReport]:
-    """The reports with latency, and speed against fp32, of those in `calls`; a call runs `LATENCY_ROWS` rows."""
+    """The reports with latency of those in `calls`, which run `LATENCY_ROWS` rows, and speed against that of `base`."""
     found = latencies_us(calls)
-    base = found.get(FP32)
+    slow = found.get(base)
     return {
         name: msgspec.structs.replace(
             known,
             latency_us=found[name],
             latency_rows=LATENCY_ROWS,
-            speedup=base / found[name] if base and found[name] else None,
+            speedup=slow / found[name] if slow else None,
         )
         if name in found
         else known
@@ -85,13 +103,13 @@ def with_latencies(
 
 
 def choose(formats: dict[str, FormatReport], quantise: bool) -> tuple[str | None, str]:
-    """The format to serve and why: INT8 if it passes and is not measurably slower, else fp32, else none.
+    """The format to serve and why: INT8 if it passes and is faster, else fp32, else none.
 
     >>> quick, slow = FormatReport(passed=True, latency_us=10.0), FormatReport(passed=True, latency_us=30.0)
     >>> choose({"tflite_int8": quick, "tflite_fp32": slow}, quantise=True)
-    ('tflite_int8', 'it passes parity and is not slower than fp32')
+    ('tflite_int8', 'INT8 passes parity and is faster than fp32')
     >>> choose({"tflite_int8": slow, "tflite_fp32": quick}, quantise=True)
-    ('tflite_fp32', 'INT8 is slower')
+    ('tflite_fp32', 'INT8 is not faster')
     """
     int8, fp32 = formats.get(INT8), formats.get(FP32)
     if fp32 is None or not fp32.passed:
@@ -103,9 +121,9 @@ def choose(formats: dict[str, FormatReport], quantise: bool) -> tuple[str | None
     if int8 is None or not int8.passed:
         return FP32, f"INT8 is not usable: {_why(int8)}"
     # The reason holds no times: they would make equal models differ.
-    if int8.latency_us and fp32.latency_us and int8.latency_us > SLOWER * fp32.latency_us:
-        return FP32, "INT8 is slower"
-    return INT8, "it passes parity and is not slower than fp32"
+    if int8.latency_us is None or fp32.latency_us is None or int8.latency_us >= fp32.latency_us:
+        return FP32, "INT8 is not faster"
+    return INT8, "INT8 passes parity and is faster than fp32"
 
 
 def _why(found: FormatReport | None) -> str:

@@ -8,14 +8,8 @@ not seen them (`training_features`). Training, export and measure import TensorF
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zipfile
-from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -23,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.checkpoints import Checkpoint, Fitted, Rows
-from models_registry.convert import FORMATS, INT8_IO, convert
-from models_registry.errors import NotEnoughData, TrainingUnavailable
-from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
+from models_registry.errors import check_parts
+from models_registry.exports import sha256_of
 from models_registry.feature_network_fitting import (
     Decisions,
     NetworkConfig,
@@ -36,9 +29,8 @@ from models_registry.feature_network_fitting import (
     keras_rows,
     out_of_fold,
     parameters_of,
-    prepare,
 )
-from models_registry.feature_network_judging import downstream_metrics, head_metrics
+from models_registry.feature_network_judging import OUTCOMES, downstream_metrics, head_metrics, head_reliability
 from models_registry.feature_network_runtime import (
     FEATURES,
     FeatureNetwork,
@@ -46,21 +38,23 @@ from models_registry.feature_network_runtime import (
     head_values,
     normalise,
 )
-from models_registry.manifest import FEATURE_NETWORK, Component, FormatReport
+from models_registry.keras_setup import prepare, require
+from models_registry.manifest import FEATURE_NETWORK, Component, Metric
+from models_registry.network_export import (
+    NetworkExport,
+    NetworkFiles,
+    champion,
+    origin,
+    representative,
+    take_weights,
+)
 from models_registry.principal_components import PrincipalComponents
-from models_registry.sessions import TfliteSession, run_integers
 from models_registry.structure_autoencoder import Progress
 from models_registry.training_set import Split, TrainingSet
 
 Float32 = NDArray[np.float32]
 
-NETWORK_FILE = f"{FEATURE_NETWORK}.keras"
-"""The trained network with its heads: what a later training continues from."""
-ENCODER_FILE = f"{FEATURE_NETWORK}.encoder.keras"
-SAVED_MODEL_FILE = f"{FEATURE_NETWORK}.saved_model.zip"
-"""The encoder as a SavedModel, in one file: a bundle holds plain files."""
-METADATA_FILE = f"{FEATURE_NETWORK}.json"
-CURVES_FILE = f"{FEATURE_NETWORK}.curves.json"
+FILES = NetworkFiles(FEATURE_NETWORK)
 OUT_OF_FOLD_FILE = "out_of_fold.npy"
 """In the component's folder, not in bundles: `[fit, 32]` the features that the win model is fitted to."""
 
@@ -82,13 +76,12 @@ class _Parts:
 
     def check(self, config: NetworkConfig) -> None:
         """Raises `NotEnoughData` when a part has too few decisions."""
-        for what, part, need in (
-            ("fit", self.fit, config.fewest_fit),
-            ("be stopped early", self.validation, config.fewest_validation),
-            ("be judged", self.holdout, config.fewest_validation),
-        ):
-            if len(part) < need:
-                raise NotEnoughData(f"{FEATURE_NETWORK} to {what}", len(part), need)
+        check_parts(
+            FEATURE_NETWORK,
+            fit=(len(self.fit), config.fewest_fit),
+            validation=(len(self.validation), config.fewest_validation),
+            holdout=(len(self.holdout), config.fewest_validation),
+        )
 
 
 @dataclass(frozen=True)
@@ -134,10 +127,9 @@ def train(
     Raises `NotEnoughData`, and `TrainingUnavailable` without TensorFlow; a format that cannot be exported is named in
     the component and raises nothing.
     """
-    if find_spec("tensorflow") is None:
-        raise TrainingUnavailable(FEATURE_NETWORK, "tensorflow")
+    require(FEATURE_NETWORK)
     work = _prepared(rows, split, config, folder, progress, embargo_ms, initial)
-    network, encoder, fitted = _fit(work)
+    network, encoder, fitted, work = _fit(work)
     before = work.before or NetworkParameters(centre=[], scale=[])
     parameters = encode_parameters(
         work.parameters,
@@ -145,17 +137,25 @@ def train(
         updates=before.updates + 1,
         analyses=before.analyses + len(work.parts.fit),
         epochs=before.epochs + fitted.best_epoch + 1,
+        history=fitted.curves,
     )
     np.save(folder / OUT_OF_FOLD_FILE, _unseen(work, min(max(parameters.epochs, 1), config.epochs)))
     work.tell("converting", 0.7)
-    formats = _export(network, encoder, work, parameters)
-    component = _component(formats, parameters, rows, fitted.curves, config, folder)
-    work.tell("judging", 0.9)
-    if component.served is not None:
-        component = _judged(component, work)
+    export = NetworkExport(FEATURE_NETWORK, folder, config)
+    export.keep(network, saved_model=encoder, encoder=encoder)
+    served = _formats(export, encoder, work, parameters)
+    note = origin(initial, work.before is not None)
+    # The normalisation belongs to what the file gives.
+    around = [parameters.centre, parameters.scale, parameters.flags]
+    metrics: dict[str, Metric] = {}
+    if served is not None:
+        work.tell("judging", 0.9)
+        parameters, metrics = _judged(export.component(parameters, around=around), work, parameters)
+    outputs = [f"feature_{index:02d}" for index in range(FEATURES)]
+    export.record(parameters, fitted.curves, rows.decision_names, outputs, rows.decision_spec_id)
     Checkpoint(folder, "").discard()
     progress(FEATURE_NETWORK, 1.0)
-    return component
+    return export.component(parameters, metrics=metrics, headline="outcome_log_loss", around=around, note=note)
 
 
 def plain_component(why: str) -> Component:
@@ -182,12 +182,10 @@ def training_features(folder: Path, component: Component, rows: TrainingSet, spl
 
 def _champion(initial: Path | None, rows: TrainingSet) -> NetworkParameters | None:
     """The parameters of the component to continue from; None when there is none or it takes other columns."""
-    if initial is None or not (initial / NETWORK_FILE).exists() or not (initial / METADATA_FILE).exists():
+    stored = champion(initial, FILES)
+    if stored is None or (stored.decision_spec, stored.inputs) != (rows.decision_spec_id, list(rows.decision_names)):
         return None
-    stored = json.loads((initial / METADATA_FILE).read_bytes())
-    if stored["decision_spec"] != rows.decision_spec_id or stored["inputs"] != list(rows.decision_names):
-        return None
-    return msgspec.convert(stored["parameters"], NetworkParameters)
+    return msgspec.convert(stored.parameters, NetworkParameters)
 
 
 def _prepared(
@@ -224,17 +222,15 @@ def _prepared(
     )
 
 
-def _fit(work: _Work) -> tuple[Any, Any, Fitted]:
-    """The network, its encoder and how fitting them went."""
+def _fit(work: _Work) -> tuple[Any, Any, Fitted, _Work]:
+    """The network, its encoder, how fitting them went, and the training: of a champion with other layers no word."""
     prepare(work.config.seed)
     network, encoder = build(work.inputs.shape[1], work.config, work.components)
     weights = ""
-    if work.initial is not None:
-        import keras
-
-        champion = keras.models.load_model(work.initial / NETWORK_FILE, compile=False)
-        network.set_weights(champion.get_weights())
-        weights = sha256_of(work.initial / NETWORK_FILE)
+    if work.initial is not None and take_weights(network, work.initial / FILES.keras):
+        weights = sha256_of(work.initial / FILES.keras)
+    elif work.initial is not None:
+        work = replace(work, initial=None, before=None)
 
     def part(index: NDArray[np.int64], next_part_ms: int) -> Rows:
         return keras_rows(work.inputs, work.parts.decisions, index, next_part_ms - work.embargo_ms, work.parameters)
@@ -249,7 +245,7 @@ def _fit(work: _Work) -> tuple[Any, Any, Fitted]:
         continued=work.initial is not None,
         on_epoch=lambda done, _: work.tell("fitting", 0.4 * done / work.config.epochs),
     )
-    return network, encoder, fitted
+    return network, encoder, fitted, work
 
 
 def _unseen(work: _Work, epochs: int) -> Float32:
@@ -269,50 +265,32 @@ def _unseen(work: _Work, epochs: int) -> Float32:
     )
 
 
-def _export(network: Any, encoder: Any, work: _Work, parameters: NetworkParameters) -> dict[str, FormatReport]:
-    """Every format of the encoder, measured against Keras on held-out decisions."""
-    inputs, parts, config, folder = work.inputs, work.parts, work.config, work.folder
-    network.save(folder / NETWORK_FILE)
-    encoder.save(folder / ENCODER_FILE)
-    _save_model(encoder, folder / SAVED_MODEL_FILE)
-    fit = parts.fit[np.unique(np.linspace(0, len(parts.fit) - 1, 512).astype(np.int64))]
-    kinds = (*FORMATS, INT8_IO)
-    converted = convert(folder / ENCODER_FILE, inputs[fit], folder, kinds, time_limit_s=config.time_limit_s)
-    held = inputs[parts.holdout]
+def _formats(export: NetworkExport, encoder: Any, work: _Work, parameters: NetworkParameters) -> str | None:
+    """Every format of the encoder, measured against Keras on held-out decisions.
+
+    What is decided by the features is the side of the base rate that an outcome head says a candidate is on.
+    """
+    inputs, parts, config = work.inputs, work.parts, work.config
+    calibration, held = inputs[representative(parts.fit)], inputs[parts.holdout]
     expected = np.asarray(encoder(held, training=False))
-    spread = np.asarray(encoder(inputs[fit], training=False)).std(axis=0) + 1e-6
-    batch = np.resize(held, (LATENCY_ROWS, held.shape[1]))
-    base = {head: _rate(parts.decisions, parts.fit, head) for head in ("long", "short")}
+    spread = np.asarray(encoder(calibration, training=False)).std(axis=0) + 1e-6
+    base = {head: _rate(parts.decisions, parts.fit, head) for head in OUTCOMES}
     told = {head: head_values(expected, parameters, head) for head in base}
-    sessions: dict[str, TfliteSession] = {}
-    formats = {}
-    for name, result in converted.items():
-        if result.path is None:
-            formats[name] = FormatReport(passed=False, failed=result.failed)
-            continue
-        path = result.path.rename(folder / f"{FEATURE_NETWORK}.{name.removeprefix('tflite_')}.tflite")
-        if name == INT8_IO:
-            found = run_integers(path, held)[0]
-        else:
-            sessions[name] = TfliteSession(path)
-            found = sessions[name].run(held)[0]
-        difference = np.abs(found - expected) / spread
+
+    def parity(outputs: list[Float32]) -> tuple[dict[str, float], float]:
+        found = outputs[0]
         mine = {head: head_values(found, parameters, head) for head in base}
         changed = np.concatenate([np.abs(mine[head] - told[head]) for head in base])
         agreed = np.mean([((mine[head] >= base[head]) == (told[head] >= base[head])).mean() for head in base])
         errors = {
             "max_error": float(np.abs(found - expected).max()),
-            "features_p99": float(np.quantile(difference, 0.99)),
+            "features_p99": float(np.quantile(np.abs(found - expected) / spread, 0.99)),
             "outcome_p99": float(np.quantile(changed, 0.99)),
-            "disagreement": float(1 - agreed),
         }
-        limits = {
-            "features_p99": config.features_tolerance,
-            "outcome_p99": config.outcome_tolerance,
-            "disagreement": config.disagreement,
-        }
-        formats[name] = msgspec.structs.replace(report(path, errors, limits), agreement=float(agreed))
-    return with_latencies(formats, {name: partial(session.run, batch) for name, session in sessions.items()})
+        return errors, float(agreed)
+
+    limits = {"features_p99": config.features_tolerance, "outcome_p99": config.outcome_tolerance}
+    return export.formats(FILES.part("encoder"), calibration, held, parity, limits)
 
 
 def _rate(decisions: Decisions, index: NDArray[np.int64], head: str) -> float:
@@ -321,57 +299,14 @@ def _rate(decisions: Decisions, index: NDArray[np.int64], head: str) -> float:
     return float(np.average(decisions.targets[head][index], weights=weights)) if weights.sum() else 0.5
 
 
-def _save_model(encoder: Any, path: Path) -> None:
-    with TemporaryDirectory() as scratch:
-        encoder.export(scratch, verbose=False)
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(Path(scratch).rglob("*")):
-                if file.is_file():
-                    # Without the time of writing.
-                    archive.writestr(zipfile.ZipInfo(str(file.relative_to(scratch))), file.read_bytes())
-
-
-def _component(
-    formats: dict[str, FormatReport],
-    parameters: NetworkParameters,
-    rows: TrainingSet,
-    curves: dict[str, list[float]],
-    config: NetworkConfig,
-    folder: Path,
-) -> Component:
-    plain = msgspec.to_builtins(parameters)
-    metadata = {
-        "decision_spec": rows.decision_spec_id,
-        "inputs": list(rows.decision_names),
-        "outputs": [f"feature_{index:02d}" for index in range(FEATURES)],
-        "parameters": plain,
-    }
-    (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n")
-    (folder / CURVES_FILE).write_text(json.dumps(curves, indent=1, sort_keys=True) + "\n")
-    served, why = choose(formats, config.quantise)
-    files = {found.file: found.sha256 for found in formats.values() if found.file and found.sha256}
-    for file in (NETWORK_FILE, ENCODER_FILE, SAVED_MODEL_FILE, METADATA_FILE, CURVES_FILE):
-        files[file] = sha256_of(folder / file)
-    if served is None:
-        return Component(version="none", served=None, format=None, formats=formats, files=files, fallback=why)
-    # The normalisation belongs to what the file gives.
-    content = str(formats[served].sha256) + json.dumps([parameters.centre, parameters.scale, parameters.flags])
-    return Component(
-        version=hashlib.sha256(content.encode()).hexdigest()[:12],
-        served=formats[served].file,
-        format=served,
-        formats=formats,
-        files=files,
-        parameters=plain,
-        note=why,
-    )
-
-
-def _judged(component: Component, work: _Work) -> Component:
-    """The component with what the served file is worth on held-out rows."""
-    rows, decisions = work.rows, work.parts.decisions
+def _judged(
+    component: Component, work: _Work, parameters: NetworkParameters
+) -> tuple[NetworkParameters, dict[str, Metric]]:
+    """What the served file is worth on held-out rows, and how well its outcome heads are calibrated there."""
+    rows, decisions, held = work.rows, work.parts.decisions, work.parts.holdout
     features = training_features(work.folder, component, rows, work.split)
-    parameters = msgspec.convert(component.parameters, NetworkParameters)
     metrics = downstream_metrics(rows, work.split, features, work.config.seed)
-    metrics |= head_metrics(features[decisions.first], decisions, work.parts.holdout, parameters, work.config.seed)
-    return msgspec.structs.replace(component, metrics=metrics, headline="outcome_log_loss")
+    own = features[decisions.first]
+    metrics |= head_metrics(own, decisions, held, parameters, work.config.seed)
+    bins = {head: head_reliability(own, decisions, held, parameters, head) for head in OUTCOMES}
+    return msgspec.structs.replace(parameters, reliability=bins), metrics

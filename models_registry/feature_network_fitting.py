@@ -6,7 +6,6 @@ not known of it, or was known too late for its part in time, has weight 0 in tha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,9 @@ from features.splits import holdout
 from models_registry.checkpoints import FOLDER, Checkpoint, FitPlan, Fitted, Rows, fit, training_key
 from models_registry.errors import NotEnoughData
 from models_registry.feature_network_runtime import FEATURES, HEADS, NetworkParameters, normalise, size_of
+from models_registry.keras_setup import prepare
 from models_registry.manifest import FEATURE_NETWORK
+from models_registry.network_export import ExportConfig
 from models_registry.principal_components import PrincipalComponents
 from models_registry.training_set import TrainingSet
 
@@ -32,7 +33,7 @@ FLAGGED = (0.15, 0.85)
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(ExportConfig):
     """How the network is built, trained, exported and judged."""
 
     seed: int = 7
@@ -56,16 +57,10 @@ class NetworkConfig:
     fewest_fit: int = 300
     """Decisions."""
     fewest_validation: int = 50
-    quantise: bool = True
-    """Serve INT8 when it passes; `ENABLE_QUANTIZATION`."""
-    time_limit_s: float = 180.0
-    """Of one conversion subprocess."""
     features_tolerance: float = 0.25
     """Parity: 99th percentile of a feature's error, in standard deviations of the fitted rows."""
     outcome_tolerance: float = 0.02
     """Parity: 99th percentile of the change of an outcome head's probability."""
-    disagreement: float = 0.05
-    """Parity: share of decisions on which an outcome head changes its side of the base rate."""
 
 
 @dataclass(frozen=True)
@@ -182,16 +177,6 @@ def build(inputs: int, config: NetworkConfig, components: PrincipalComponents | 
     return network, keras.Model(source, features, name=f"{FEATURE_NETWORK}_encoder")
 
 
-def prepare(seed: int) -> None:
-    """Make TensorFlow repeat itself. Its notes on the processor would drown the caller's progress."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-
-
 def compile_network(network: Any, config: NetworkConfig, rate: float) -> None:
     """Losses, their weights and the optimizer."""
     import keras
@@ -235,7 +220,7 @@ def fit_network(
     for name, part in parts.items():
         arrays |= {f"{name}.target.{head}": values for head, values in part.targets.items()}
         arrays |= {f"{name}.weight.{head}": values for head, values in part.weights.items()}
-    key = training_key(FEATURE_NETWORK, config, arrays, str(most), *more)
+    key = training_key(FEATURE_NETWORK, config.training, arrays, str(most), *more)
     return fit(network, rows, validation, plan, Checkpoint(folder, key), on_epoch)
 
 
@@ -283,10 +268,10 @@ def other_decisions(decisions: Decisions, block: Index, embargo_ms: int) -> Inde
     return np.concatenate([before, after])
 
 
-def encode_parameters(parameters: NetworkParameters, network: Any, **counts: int) -> NetworkParameters:
-    """The parameters with the weights of the heads and the counters."""
+def encode_parameters(parameters: NetworkParameters, network: Any, **more: Any) -> NetworkParameters:
+    """The parameters with the weights of the heads and `more` of them: the counters, the curves."""
     heads = {}
     for name in HEADS:
         kernel, bias = network.get_layer(name).get_weights()
         heads[name] = [*(float(value) for value in kernel[:, 0]), float(bias[0])]
-    return msgspec.structs.replace(parameters, heads=heads, **counts)
+    return msgspec.structs.replace(parameters, heads=heads, **more)

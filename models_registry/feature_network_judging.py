@@ -18,12 +18,23 @@ from models_registry.feature_network_fitting import Decisions
 from models_registry.feature_network_runtime import NetworkParameters, head_values, plain_features
 from models_registry.logistic import StandardLogistic
 from models_registry.manifest import Metric
-from models_registry.statistics import Scored, base_rate, block_index, block_sums, improvement, log_loss, ratio_interval
+from models_registry.statistics import (
+    Scored,
+    base_rate,
+    block_index,
+    block_sums,
+    improvement,
+    log_loss,
+    ratio_interval,
+    reliability,
+)
 from models_registry.training_set import Split, TrainingSet
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
+OUTCOMES = ("long", "short")
+"""The heads that tell the outcome of a candidate."""
 RIDGES = (0.01, 0.1, 1.0)
 MOST_FIT = 8000
 """Rows that the downstream model is fitted to."""
@@ -117,6 +128,14 @@ def head_metrics(
         found["size_error"] = _score(error, np.square(size - size.mean()), decisions.decided_at[known], seed,
                                      "the held-out mean", "mean squared error of log(1 + ATR)")  # fmt: skip
     return found
+
+
+def head_reliability(
+    features: Float32, decisions: Decisions, held: NDArray[np.int64], parameters: NetworkParameters, head: str
+) -> list[tuple[float, float, int]]:
+    """Calibration bins, as of `statistics.reliability`, of an outcome head on held-out decisions of known outcome."""
+    known = held[decisions.weights[head][held] > 0]
+    return reliability(decisions.targets[head][known] > 0.5, head_values(features[known], parameters, head))
 
 
 def _score(losses: Float64, baseline: Float64, at: NDArray[np.int64], seed: int, name: str, note: str) -> Metric:

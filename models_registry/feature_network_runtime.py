@@ -84,6 +84,10 @@ class NetworkParameters(msgspec.Struct, frozen=True, kw_only=True):
     """How many decision rows they have been fitted to, over all of them."""
     epochs: int = 0
     """How often they have been through the rows of each."""
+    history: dict[str, list[float]] = {}
+    """The loss curves of the last training."""
+    reliability: dict[str, list[tuple[float, float, int]]] = {}
+    """Held-out calibration bins of the outcome heads: mean predicted, share won, rows."""
 
 
 def size_of(move: NDArray[np.floating]) -> Float32:

@@ -8,12 +8,8 @@ Both take inputs within ±1, the range of the states that they are joined with: 
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,19 +31,6 @@ class NetworkShape:
     """Numbers of a step: the channels of its bars."""
     units: int
     outputs: int
-
-
-def prepare(seed: int) -> None:
-    """Make what follows depend on the seed alone; imports TensorFlow."""
-    # Read at TensorFlow's import; its notes on the processor would drown the caller's progress.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-    import tensorflow as tf
-
-    # Names that Keras counts over the process are in exported files: begin anew.
-    keras.utils.clear_session(free_memory=False)
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
 
 
 def build(shape: NetworkShape) -> Any:
@@ -143,21 +126,3 @@ def fitted(
     """
     held = None if validation is None else Rows(*validation)
     return fit(network, Rows(*rows), held, plan, checkpoint, lambda done, _: on_epoch(done))
-
-
-def load(path: Path, shape: NetworkShape) -> Any | None:
-    """The trained network in a Keras file; None when it has another shape."""
-    import keras
-
-    network = keras.models.load_model(path, compile=False)
-    steps, width = network.input_shape[1:]
-    found = NetworkShape(steps, width, network.get_layer("recurrence").units, network.output_shape[1])
-    return network if found == shape else None
-
-
-def save(network: Any, folder: Path, keras_file: str, saved_model_file: str) -> None:
-    """The trained network as a Keras file and as a SavedModel, zipped: a bundle holds plain files."""
-    network.save(folder / keras_file)
-    with tempfile.TemporaryDirectory() as scratch:
-        network.export(Path(scratch) / "model", verbose=False)
-        shutil.make_archive(str(folder / saved_model_file.removesuffix(".zip")), "zip", Path(scratch) / "model")

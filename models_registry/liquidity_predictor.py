@@ -7,11 +7,9 @@ either. Then training, export and measure, which import TensorFlow when they are
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,12 +17,21 @@ from numpy.typing import NDArray
 
 from features.liquidity import Reach
 from models_registry import liquidity_network
-from models_registry.checkpoints import Checkpoint, FitPlan, Fitted, training_key
-from models_registry.convert import FORMATS, INT8_IO, convert
-from models_registry.errors import InputRejected, NotEnoughData, TrainingUnavailable
-from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
+from models_registry.checkpoints import Checkpoint, FitPlan, training_key
+from models_registry.errors import InputRejected, check_parts
+from models_registry.exports import sha256_of
+from models_registry.keras_setup import prepare, require
 from models_registry.liquidity_network import NetworkShape
-from models_registry.manifest import LIQUIDITY, Component, FormatReport
+from models_registry.manifest import LIQUIDITY, Component, Metric
+from models_registry.network_export import (
+    ExportConfig,
+    NetworkExport,
+    NetworkFiles,
+    champion,
+    origin,
+    representative,
+    take_weights,
+)
 from models_registry.reach_metrics import change_of_chances, reach_metrics
 from models_registry.reach_quantiles import (
     PROFILE,
@@ -37,26 +44,21 @@ from models_registry.reach_quantiles import (
     pinball,
 )
 from models_registry.reach_rows import ReachRows, ReachSplit
-from models_registry.sessions import TfliteSession, run_integers
-from models_registry.structure_autoencoder import Progress
+from models_registry.sessions import TfliteSession
+from models_registry.structure_autoencoder import CHANNELS, Progress
 
 Float32 = NDArray[np.float32]
 
-KERAS_FILE = f"{LIQUIDITY}.keras"
-PARAMETERS_FILE = f"{LIQUIDITY}.json"
-"""These two are what a later training continues from."""
-UNROLLED_FILE = f"{LIQUIDITY}.unrolled.keras"
-SAVED_MODEL_FILE = f"{LIQUIDITY}.saved_model.zip"
-CURVES_FILE = f"{LIQUIDITY}.curves.json"
+FILES = NetworkFiles(LIQUIDITY)
+CURVES_FILE = FILES.curves
+UNROLLED = "unrolled"
+"""The part that the formats are made of."""
 
 CLIP = 4.0
 """Normalised inputs are limited to this many standard deviations, and then scaled to ±1."""
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Of what the network has to say against the constant quantiles: the one that does best on the validation rows."""
-
-CONTINUED = "continued from the champion's network"
-ANEW = "trained anew: the champion's network has another shape"
 
 
 class LiquidityParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +81,8 @@ class LiquidityParameters(msgspec.Struct, frozen=True, kw_only=True):
     """Trainings that the network has been through."""
     analyses: int = 0
     """Windows that they were fitted to, altogether."""
+    history: dict[str, list[float]] = {}
+    """The loss curves of the last training."""
 
 
 def normalise(windows: Float32, parameters: LiquidityParameters, out: Float32 | None = None) -> Float32:
@@ -162,7 +166,7 @@ def plain_component(reason: str, plain: PlainReach | None = None) -> Component:
 
 
 @dataclass(frozen=True)
-class LiquidityConfig:
+class LiquidityConfig(ExportConfig):
     """How the network is trained and exported."""
 
     seed: int = 7
@@ -182,13 +186,8 @@ class LiquidityConfig:
     most_rows: int = 30_000
     """Fitted at most, each also mirrored; more are thinned evenly in time. The other parts take a third of it each."""
     fewest_rows: int = 500
-    quantise: bool = True
-    """Serve INT8 when it passes; `ENABLE_QUANTIZATION`."""
-    agreement: float = 0.98
-    """Parity: least share of the chances of reaching the usual distances that differ by at most `chance_tolerance`."""
     chance_tolerance: float = 0.02
-    time_limit_s: float = 180.0
-    """Of one conversion subprocess."""
+    """A format agrees on a window and a usual distance when the chance of reaching it differs by at most this."""
 
 
 def build(config: LiquidityConfig, window: int, channels: int) -> object:
@@ -211,37 +210,39 @@ def train(
     Raises `NotEnoughData`, and `TrainingUnavailable` without TensorFlow; a format that cannot be exported is named in
     the component and raises nothing. Interrupted, it goes on from its checkpoint.
     """
-    if find_spec("tensorflow") is None:
-        raise TrainingUnavailable(LIQUIDITY, "tensorflow")
-    _enough(split, config)
+    require(LIQUIDITY)
+    least = config.fewest_rows
+    check_parts(
+        LIQUIDITY,
+        fit=(len(split.fit), least),
+        validation=(len(split.validation), least // 10),
+        holdout=(len(split.holdout), least // 10),
+    )
     plain = fit_plain(split.fit.reach, split.fit.profile, config.quantiles)
     split = split.thinned(config.most_rows)
-    liquidity_network.prepare(config.seed)
+    prepare(config.seed)
     shape = shape_of(config, *split.fit.windows.shape[1:])
-    start = None if initial is None else _start(initial, shape, config)
-    parameters = _parameters(split.fit, plain, config) if start is None else start.parameters
-    network = liquidity_network.build(shape) if start is None else start.network
-    if start is not None:
-        epochs, rate = config.continued_epochs, config.learning_rate / 3
-        config = replace(config, epochs=epochs, learning_rate=rate)
+    network = liquidity_network.build(shape)
+    known = _champion(initial, network, config)
+    parameters = _parameters(split.fit, plain, config) if known is None else known
+    epochs, rate, weights = config.epochs, config.learning_rate, ""
+    if initial is not None and known is not None:
+        epochs, rate, weights = config.continued_epochs, rate / 3, sha256_of(initial / FILES.keras)
         parameters = msgspec.structs.replace(parameters, plain=plain)
     parts = {name: normalise(part.windows, parameters) for name, part in split.parts.items()}
     both = split.fit.mirrored()
     fitted_to = np.concatenate([parts["fit"], normalise(both.windows, parameters)])
     reach = np.concatenate([split.fit.reach, both.reach])
     arrays = {"inputs": fitted_to, "reach": reach, "validation": parts["validation"], "held": split.validation.reach}
-    settings = replace(config, quantise=True, time_limit_s=0.0)
-    checkpoint = Checkpoint(folder, training_key(LIQUIDITY, settings, arrays, start.digest if start else ""))
-    liquidity_network.compile_for(
-        network, np.asarray(parameters.offset), np.asarray(config.quantiles), config.learning_rate
-    )
+    checkpoint = Checkpoint(folder, training_key(LIQUIDITY, config.training, arrays, weights))
+    liquidity_network.compile_for(network, np.asarray(parameters.offset), np.asarray(config.quantiles), rate)
     told = liquidity_network.fitted(
         network,
         (fitted_to, reach),
         (parts["validation"], split.validation.reach),
-        FitPlan(config.epochs, config.patience, config.batch, config.seed),
+        FitPlan(epochs, config.patience, config.batch, config.seed),
         checkpoint,
-        lambda done: progress(f"{LIQUIDITY}: fitting", 0.7 * done / config.epochs),
+        lambda done: progress(f"{LIQUIDITY}: fitting", 0.7 * done / epochs),
     )
     progress(f"{LIQUIDITY}: converting", 0.7)
     parameters = msgspec.structs.replace(
@@ -249,44 +250,34 @@ def train(
         strength=_temper(network, parts["validation"], split.validation.reach, parameters),
         updates=parameters.updates + 1,
         analyses=parameters.analyses + len(split.fit),
+        history=told.curves,
     )
-    files = _keep(network, parameters, told, folder)
-    formats = _export(network, shape, parts, split, parameters, config, folder)
-    files |= {found.file: found.sha256 for found in formats.values() if found.file and found.sha256}
+    export = NetworkExport(LIQUIDITY, folder, config)
+    export.keep(network)
+    metrics: dict[str, Metric] = {}
+    if _formats(export, network, shape, parts, parameters, config) is not None:
+        raw = export.served().run(parts["holdout"])[0]
+        found = ascending(raw, np.asarray(parameters.offset))
+        metrics = reach_metrics(split.holdout, found, parameters.plain, config.seed)
+    export.record(parameters, told.curves, CHANNELS, _outputs(config))
     checkpoint.discard()
     progress(LIQUIDITY, 1.0)
-    note = "" if initial is None else f"; {CONTINUED if start else ANEW}"
-    return _component(formats, files, parts["holdout"], split, parameters, config, folder, note)
+    note = origin(initial, known is not None)
+    return export.component(parameters, metrics=metrics, headline="pinball_loss", note=note)
 
 
-def _enough(split: ReachSplit, config: LiquidityConfig) -> None:
-    for what, part, need in (
-        ("fit", split.fit, config.fewest_rows),
-        ("be stopped early", split.validation, config.fewest_rows // 10),
-        ("be judged", split.holdout, config.fewest_rows // 10),
-    ):
-        if len(part) < need:
-            raise NotEnoughData(f"{LIQUIDITY} to {what}", len(part), need)
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What a training continues from."""
-
-    network: object
-    parameters: LiquidityParameters
-    digest: str
-
-
-def _start(initial: Path, shape: NetworkShape, config: LiquidityConfig) -> _Start | None:
-    """The champion's network and what stands around it; None when it is another or has none."""
-    keras_file, stored = initial / KERAS_FILE, initial / PARAMETERS_FILE
-    if not (keras_file.is_file() and stored.is_file()):
+def _champion(initial: Path | None, network: Any, config: LiquidityConfig) -> LiquidityParameters | None:
+    """The parameters of the champion whose weights `network` has been given; None when it is another or has none."""
+    stored = champion(initial, FILES)
+    if initial is None or stored is None:
         return None
-    parameters = msgspec.json.decode(stored.read_bytes(), type=LiquidityParameters)
+    parameters = msgspec.convert(stored.parameters, LiquidityParameters)
     same = (parameters.pool, parameters.clip, parameters.plain.quantiles) == (config.pool, CLIP, list(config.quantiles))
-    network = liquidity_network.load(keras_file, shape) if same else None
-    return None if network is None else _Start(network, parameters, sha256_of(keras_file))
+    return parameters if same and take_weights(network, initial / FILES.keras) else None
+
+
+def _outputs(config: LiquidityConfig) -> list[str]:
+    return [f"{side}_{share:g}" for side in SIDES for share in config.quantiles]
 
 
 def _parameters(fit: ReachRows, plain: PlainReach, config: LiquidityConfig) -> LiquidityParameters:
@@ -301,95 +292,38 @@ def _parameters(fit: ReachRows, plain: PlainReach, config: LiquidityConfig) -> L
     )
 
 
-def _temper(network: object, rows: Float32, reach: Float32, parameters: LiquidityParameters) -> float:
+def _temper(network: Any, rows: Float32, reach: Float32, parameters: LiquidityParameters) -> float:
     """Draw the network back towards the constant quantiles as far as validation says; by how much.
 
     Few weeks hold few independent moves of the market, and what a network makes of them is rather too much.
     """
-    raw, offset = np.asarray(network(rows, training=False)), np.asarray(parameters.offset)  # type: ignore[operator]
+    raw, offset = np.asarray(network(rows, training=False)), np.asarray(parameters.offset)
     losses = [pinball(reach, ascending(raw * each, offset), parameters.plain.quantiles).mean() for each in STRENGTHS]
     best = STRENGTHS[int(np.argmin(losses))]
     liquidity_network.weaken(network, best)
     return best
 
 
-def _keep(network: object, parameters: LiquidityParameters, told: Fitted, folder: Path) -> dict[str, str]:
-    """Write what a later training continues from and what a person looks at; their sums."""
-    liquidity_network.save(network, folder, KERAS_FILE, SAVED_MODEL_FILE)
-    (folder / PARAMETERS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(parameters), indent=1))
-    (folder / CURVES_FILE).write_text(json.dumps(told.curves))
-    return {name: sha256_of(folder / name) for name in (KERAS_FILE, PARAMETERS_FILE, SAVED_MODEL_FILE, CURVES_FILE)}
-
-
-def _export(
-    network: object,
+def _formats(
+    export: NetworkExport,
+    network: Any,
     shape: NetworkShape,
     parts: dict[str, Float32],
-    split: ReachSplit,
     parameters: LiquidityParameters,
     config: LiquidityConfig,
-    folder: Path,
-) -> dict[str, FormatReport]:
-    """Every format, measured against Keras on held-out windows."""
-    liquidity_network.unrolled(network, shape).save(folder / UNROLLED_FILE)
-    representative = parts["fit"][:: max(len(parts["fit"]) // 512, 1)]
-    converted = convert(
-        folder / UNROLLED_FILE, representative, folder, (*FORMATS, INT8_IO), time_limit_s=config.time_limit_s
-    )
-    (folder / UNROLLED_FILE).unlink()
-    rows = parts["holdout"][:2048]
-    offset = np.asarray(parameters.offset)
-    expected = ascending(np.asarray(network(rows, training=False)), offset)  # type: ignore[operator]
-    batch = np.resize(rows, (LATENCY_ROWS, *rows.shape[1:]))
-    sessions: dict[str, TfliteSession] = {}
-    formats = {}
-    for name, result in converted.items():
-        if result.path is None:
-            formats[name] = FormatReport(passed=False, failed=result.failed)
-            continue
-        path = result.path.rename(folder / f"{LIQUIDITY}.{name.removeprefix('tflite_')}.tflite")
-        if name == INT8_IO:
-            raw = run_integers(path, rows)[0]
-        else:
-            sessions[name] = TfliteSession(path)
-            raw = sessions[name].run(rows)[0]
-        found = ascending(raw, offset)
+) -> str | None:
+    """Every format, measured against Keras on held-out windows: what is decided by is how likely distances are."""
+    unrolled = export.path(UNROLLED)
+    liquidity_network.unrolled(network, shape).save(unrolled)
+    rows, offset = parts["holdout"][:2048], np.asarray(parameters.offset)
+    expected = ascending(np.asarray(network(rows, training=False)), offset)
+
+    def parity(outputs: list[Float32]) -> tuple[dict[str, float], float]:
+        found = ascending(outputs[0], offset)
         change = change_of_chances(found, expected, parameters.plain)
-        agreement = float((change <= config.chance_tolerance).mean())
-        errors = {
-            "max_error": float(np.abs(found - expected).max()),
-            "chance_p99": float(np.quantile(change, 0.99)),
-            "disagreement": 1.0 - agreement,
-        }
-        reported = report(path, errors, {"disagreement": 1.0 - config.agreement})
-        formats[name] = msgspec.structs.replace(reported, agreement=agreement)
-    return with_latencies(formats, {name: partial(session.run, batch) for name, session in sessions.items()})
+        errors = {"max_error": float(np.abs(found - expected).max()), "chance_p99": float(np.quantile(change, 0.99))}
+        return errors, float((change <= config.chance_tolerance).mean())
 
-
-def _component(
-    formats: dict[str, FormatReport],
-    files: dict[str, str],
-    held: Float32,
-    split: ReachSplit,
-    parameters: LiquidityParameters,
-    config: LiquidityConfig,
-    folder: Path,
-    note: str,
-) -> Component:
-    """The component with its served file, judged by it."""
-    served, why = choose(formats, config.quantise)
-    if served is None:
-        return msgspec.structs.replace(plain_component(why, parameters.plain), formats=formats, files=files)
-    raw = TfliteSession(folder / str(formats[served].file)).run(held)[0]
-    found = ascending(raw, np.asarray(parameters.offset))
-    return Component(
-        version=str(formats[served].sha256)[:12],
-        served=formats[served].file,
-        format=served,
-        formats=formats,
-        files=files,
-        metrics=reach_metrics(split.holdout, found, parameters.plain, config.seed),
-        headline="pinball_loss",
-        parameters=msgspec.to_builtins(parameters),
-        note=f"{why}{note}",
-    )
+    served = export.formats(unrolled.name, representative(parts["fit"]), rows, parity)
+    unrolled.unlink()
+    return served

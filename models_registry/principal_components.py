@@ -30,8 +30,12 @@ class PrincipalComponents:
         axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
         return cls(mean, axes, np.sqrt(np.maximum(variance[::-1][:components], 1e-6)))
 
+    def reconstruction(self, rows: Float32) -> NDArray[np.float64]:
+        """Rows `[n, ...]` as the components give them back."""
+        centred = rows.reshape(len(rows), -1).astype(np.float64) - self.mean
+        return np.asarray((centred @ self.axes) @ self.axes.T + self.mean).reshape(rows.shape)
+
     def error(self, rows: Float32) -> Float32:
         """Mean squared reconstruction error `[n]` of each row."""
-        centred = rows.reshape(len(rows), -1).astype(np.float64) - self.mean
-        rest = centred - (centred @ self.axes) @ self.axes.T
+        rest = (rows - self.reconstruction(rows)).reshape(len(rows), -1)
         return np.asarray(np.square(rest).mean(axis=1), dtype=np.float32)

@@ -7,7 +7,6 @@ on the quantiles of windows that the network was fitted to, they would trust it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from models_registry import liquidity_network
 from models_registry.checkpoints import FOLDER, Checkpoint, FitPlan, training_key
 from models_registry.errors import NotEnoughData
+from models_registry.keras_setup import prepare
 from models_registry.liquidity_predictor import LiquidityConfig, LiquidityParameters, normalise, shape_of
 from models_registry.manifest import LIQUIDITY
 from models_registry.reach_quantiles import ascending, offsets, quantiles_of
@@ -74,14 +74,14 @@ def _fitted(
     epochs: int,
 ) -> Float32:
     """The quantiles of `windows` by a network fitted to `others`."""
-    liquidity_network.prepare(config.seed)
+    prepare(config.seed)
     network = liquidity_network.build(shape_of(config, *windows.shape[1:]))
     offset = offsets(quantiles_of(others.reach, config.quantiles))
     liquidity_network.compile_for(network, offset, np.asarray(config.quantiles), config.learning_rate)
     both = others.mirrored()
     inputs = np.concatenate([normalise(others.windows, parameters), normalise(both.windows, parameters)])
     reach = np.concatenate([others.reach, both.reach])
-    key = training_key(LIQUIDITY, replace(config, quantise=True), {"inputs": inputs, "reach": reach}, str(epochs))
+    key = training_key(LIQUIDITY, config.training, {"inputs": inputs, "reach": reach}, str(epochs))
     plan = FitPlan(epochs, epochs, config.batch, config.seed)
     liquidity_network.fitted(network, (inputs, reach), None, plan, Checkpoint(folder, key), lambda done: None)
     liquidity_network.weaken(network, parameters.strength)

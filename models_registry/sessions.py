@@ -6,7 +6,9 @@ independently when they use one thread; with more, XGBoost's trees were seen to 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +30,11 @@ def plan_tiles(rows: int) -> list[int]:
 
 
 class TfliteSession:
-    """A TFLite model with one float32 input `[rows, ...]` and float32 outputs `[rows, ...]`.
+    """A TFLite model with one input `[rows, ...]` and outputs `[rows, ...]`, float32 for the caller.
 
-    One interpreter for each tile size is allocated at load, so that no call reallocates. The outputs are returned
-    with the fewest dimensions first. Not safe for concurrent calls.
+    A file that takes and gives int8 is quantised for and read back in numpy. One interpreter for each tile size is
+    allocated at load, so that no call reallocates. The outputs are returned with the fewest dimensions first. Not safe
+    for concurrent calls.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,48 +49,55 @@ class TfliteSession:
             interpreter.allocate_tensors()
             self._interpreters[tile] = interpreter
         self._input: int = source["index"]
+        self._input_scale = _scale_of(source)
         self.row_shape: tuple[int, ...] = tuple(int(size) for size in source["shape"][1:])
         outputs = sorted(interpreter.get_output_details(), key=lambda output: len(output["shape"]))
         self._outputs: list[int] = [output["index"] for output in outputs]
         self._output_shapes = [tuple(int(size) for size in output["shape"][1:]) for output in outputs]
+        self._output_scales = [_scale_of(output) for output in outputs]
 
     def run(self, rows: Float32) -> list[Float32]:
         """The outputs for `rows [n, ...]`, newly allocated."""
+        taken: NDArray[Any] = rows if self._input_scale is None else self._input_scale.whole(rows)
         results = [np.empty((len(rows), *shape), dtype=np.float32) for shape in self._output_shapes]
         start = 0
         for tile in plan_tiles(len(rows)):
             interpreter = self._interpreters[tile]
             stop = min(start + tile, len(rows))
             # The view must be gone before invoke, which the runtime checks: hence no local name for it.
-            interpreter.tensor(self._input)()[: stop - start] = rows[start:stop]
+            interpreter.tensor(self._input)()[: stop - start] = taken[start:stop]
             interpreter.invoke()
             for result, index in zip(results, self._outputs, strict=True):
                 result[start:stop] = interpreter.tensor(index)()[: stop - start]
             start = stop
+        for result, scale in zip(results, self._output_scales, strict=True):
+            if scale is not None:
+                scale.apply(result)
         return results
 
 
-def run_integers(path: Path, rows: Float32) -> list[Float32]:
-    """The outputs of a TFLite file that takes and gives int8, for `rows [n, ...]`: quantised to its scale and back.
+@dataclass(frozen=True)
+class _Int8Scale:
+    """What an int8 tensor's whole numbers stand for: `step * (whole - zero)`."""
 
-    To check such a file, not to serve it: it is loaded for the one call. Outputs come as those of `TfliteSession`.
-    """
-    from ai_edge_litert.interpreter import Interpreter
+    step: np.float32
+    zero: int
 
-    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
-    source = interpreter.get_input_details()[0]
-    interpreter.resize_tensor_input(source["index"], [len(rows), *source["shape"][1:]])
-    interpreter.allocate_tensors()
-    scale, zero = source["quantization"]
-    whole = np.clip(np.round(rows / scale) + zero, -128, 127).astype(np.int8)
-    interpreter.set_tensor(source["index"], whole)
-    interpreter.invoke()
-    outputs = sorted(interpreter.get_output_details(), key=lambda output: len(output["shape"]))
-    found = []
-    for output in outputs:
-        scale, zero = output["quantization"]
-        found.append((interpreter.get_tensor(output["index"]).astype(np.float32) - zero) * np.float32(scale))
-    return found
+    def whole(self, values: Float32) -> NDArray[np.int8]:
+        """The whole numbers nearest to `values`."""
+        return np.asarray(np.clip(np.round(values / self.step) + self.zero, -128, 127), dtype=np.int8)
+
+    def apply(self, whole: Float32) -> None:
+        """Put what whole numbers stand for in their place."""
+        whole -= np.float32(self.zero)
+        whole *= self.step
+
+
+def _scale_of(tensor: dict[str, Any]) -> _Int8Scale | None:
+    if tensor["dtype"] is not np.int8:
+        return None
+    step, zero = tensor["quantization"]
+    return _Int8Scale(np.float32(step), int(zero))
 
 
 class OnnxSession:

@@ -6,12 +6,7 @@ Its training, export and measure, which import TensorFlow when they are called. 
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from dataclasses import dataclass, field, replace
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +17,14 @@ from numpy.typing import NDArray
 from features.barriers import VOID
 from features.episodes import ACTIONS, CLOSE, LONG, SHORT, Episodes, action_mask
 from models_registry.checkpoints import Checkpoint, training_key
-from models_registry.convert import FORMATS, INT8_IO, convert
 from models_registry.dqn_experience import Experience
 from models_registry.dqn_learner import LearnerConfig, Learnt, Problem, learn, values_of
-from models_registry.dqn_policy import DqnParameters, normalise, plain_component
-from models_registry.errors import NotEnoughData, ReplayUnreadable, TrainingUnavailable
-from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
-from models_registry.manifest import DQN, Component, FormatReport, Metric, finite
+from models_registry.dqn_policy import DqnParameters, normalise
+from models_registry.errors import ReplayUnreadable, check_parts
+from models_registry.exports import sha256_of
+from models_registry.keras_setup import require
+from models_registry.manifest import DQN, Component, Metric, finite
+from models_registry.network_export import ExportConfig, NetworkExport, NetworkFiles, champion, origin, representative
 from models_registry.policy_value import (
     Played,
     always_skip,
@@ -41,25 +37,21 @@ from models_registry.policy_value import (
     uniform,
 )
 from models_registry.replay_buffer import ReplayBuffer
-from models_registry.sessions import TfliteSession, run_integers
 from models_registry.structure_autoencoder import Progress
 from models_registry.training_set import Split
 
 Float32 = NDArray[np.float32]
 
-KERAS_FILE = f"{DQN}.keras"
+FILES = NetworkFiles(DQN)
 REPLAY_FILE = f"{DQN}.replay.npz"
-PARAMETERS_FILE = f"{DQN}.json"
-"""These three are what a later training continues from."""
-SAVED_MODEL_FILE = f"{DQN}.saved_model.zip"
-CURVES_FILE = f"{DQN}.curves.json"
+"""What a later training continues from, besides the network."""
 
 HEADLINE = "r_per_opportunity_vs_always_skip"
 FEWEST_CALIBRATED = 50
 
 
 @dataclass(frozen=True)
-class DqnConfig:
+class DqnConfig(ExportConfig):
     """How the network is trained, exported and judged."""
 
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -71,12 +63,6 @@ class DqnConfig:
     """Share of the passes when it continues from a champion, at half the rate."""
     threshold: float = 0.35
     """Of the win model's probability, for the comparison with it; `MIN_CONFIDENCE`."""
-    quantise: bool = True
-    """Serve INT8 when it passes; `ENABLE_QUANTIZATION`."""
-    agreement: float = 0.98
-    """Parity: least share of best actions that a format has in common with Keras."""
-    time_limit_s: float = 180.0
-    """Of one conversion subprocess."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +97,14 @@ def fit(
 
     With a folder `checkpoint_in` it goes on from the checkpoint there, and leaves one. Raises as `train` does.
     """
-    if find_spec("tensorflow") is None:
-        raise TrainingUnavailable(DQN, "tensorflow")
-    _enough(split, config)
+    require(DQN)
+    least = config.fewest_opportunities
+    check_parts(
+        DQN,
+        fit=(len(split.fit), least),
+        validation=(len(split.validation), least // 10),
+        holdout=(len(split.holdout), least // 10),
+    )
     early = spaced(split.fit, config.most_opportunities)
     late = spaced(split.validation, max(config.most_opportunities // 3, 1))
     seen = experience.select(np.concatenate([early, late]))
@@ -185,29 +176,20 @@ def train(
     scale = _scaled_head(found.network, values_of(found.network, found.states), found.masks)
     parameters = msgspec.structs.replace(found.parameters, value_scale=scale.tolist())
     states = normalise(judged.states(), parameters)
-    formats = _export(found.network, found.states, states, judged.masks(), scale, config, folder)
-    files = _keep(found.learnt, parameters, folder) | {
-        each.file: each.sha256 for each in formats.values() if each.file and each.sha256
-    }
-    served, why = choose(formats, config.quantise)
+    export = NetworkExport(DQN, folder, config)
+    export.keep(found.network)
+    found.learnt.replay.save(folder / REPLAY_FILE)
+    export.pin(REPLAY_FILE)
+    export.record(parameters, parameters.history, parameters.names, ACTIONS)
+    note, metrics = origin(initial, found.continued), {}
+    if _formats(export, found, states, judged.masks(), scale) is not None:
+        played = greedy(judged.episodes, export.served().run(states)[0] * scale)
+        metrics = judge(judged.episodes, played, config, None if probability is None else probability[held])
+        trades = f"{round(played.trades.sum())} trades at {len(judged)} held-out opportunities"
+        note = "; ".join(filter(None, [note, trades]))
     Checkpoint(folder, "").discard()
     progress(DQN, 1.0)
-    if served is None:
-        return msgspec.structs.replace(plain_component(why), formats=formats, files=files)
-    values = TfliteSession(folder / str(formats[served].file)).run(states)[0] * scale
-    played = greedy(judged.episodes, values)
-    won = None if probability is None else probability[held]
-    return Component(
-        version=str(formats[served].sha256)[:12],
-        served=formats[served].file,
-        format=served,
-        formats=formats,
-        files=files,
-        metrics=judge(judged.episodes, played, config, won),
-        headline=HEADLINE,
-        parameters=msgspec.to_builtins(parameters),
-        note=_note(why, initial, found.continued, played, len(judged)),
-    )
+    return export.component(parameters, metrics=metrics, headline=HEADLINE, note=note)
 
 
 def judge(
@@ -225,17 +207,6 @@ def spaced(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     if len(rows) <= most:
         return rows
     return rows[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(np.int64))]
-
-
-def _enough(split: Split, config: DqnConfig) -> None:
-    need = config.fewest_opportunities
-    for what, part, least in (
-        ("fit", split.fit, need),
-        ("be stopped early", split.validation, need // 10),
-        ("be judged", split.holdout, need // 10),
-    ):
-        if len(part) < least:
-            raise NotEnoughData(f"{DQN} to {what}", len(part), least)
 
 
 def _normalisation(states: Float32, names: list[str]) -> DqnParameters:
@@ -262,20 +233,19 @@ class _Start:
 
 def _start(folder: Path | None, names: list[str]) -> _Start | None:
     """The champion in `folder`; None when there is none, or its columns are others."""
-    if folder is None or not (folder / PARAMETERS_FILE).is_file():
+    stored = champion(folder, FILES)
+    if folder is None or stored is None or stored.inputs != names:
         return None
-    parameters = msgspec.json.decode((folder / PARAMETERS_FILE).read_bytes(), type=DqnParameters)
-    if parameters.names != names:
-        return None
+    parameters = msgspec.convert(stored.parameters, DqnParameters)
     import keras
 
-    network = keras.models.load_model(folder / KERAS_FILE, compile=False)
+    network = keras.models.load_model(folder / FILES.keras, compile=False)
     _change_head(network, np.asarray(parameters.value_scale, dtype=np.float32), np.float32(0))
     try:
         replay = ReplayBuffer.load(folder / REPLAY_FILE)
     except ReplayUnreadable:
         replay = None
-    digest = "".join(sha256_of(folder / file) for file in (KERAS_FILE, REPLAY_FILE) if (folder / file).is_file())
+    digest = "".join(sha256_of(folder / file) for file in (FILES.keras, REPLAY_FILE) if (folder / file).is_file())
     return _Start(network, replay, parameters, digest)
 
 
@@ -318,66 +288,18 @@ def _scaled_head(network: Any, values: Float32, masks: NDArray[np.bool_]) -> Flo
     return scale
 
 
-def _export(
-    network: Any,
-    fitted: Float32,
-    states: Float32,
-    masks: NDArray[np.bool_],
-    scale: Float32,
-    config: DqnConfig,
-    folder: Path,
-) -> dict[str, FormatReport]:
-    """Every format, measured against Keras on held-out states."""
-    network.save(folder / KERAS_FILE)
-    with tempfile.TemporaryDirectory() as scratch:
-        network.export(Path(scratch) / "model", verbose=False)
-        shutil.make_archive(str(folder / SAVED_MODEL_FILE.removesuffix(".zip")), "zip", Path(scratch) / "model")
-    representative = fitted[_every(len(fitted), 1024)]
-    kinds = (*FORMATS, INT8_IO)
-    converted = convert(folder / KERAS_FILE, representative, folder, kinds, time_limit_s=config.time_limit_s)
-    rows = _every(len(states), 8192)
-    expected = values_of(network, states[rows]) * scale
-    best = masked(expected, masks[rows])
-    batch = np.resize(states[rows], (LATENCY_ROWS, states.shape[1]))
-    sessions: dict[str, TfliteSession] = {}
-    formats = {}
-    for name, result in converted.items():
-        if result.path is None:
-            formats[name] = FormatReport(passed=False, failed=result.failed)
-            continue
-        path = result.path.rename(folder / f"{DQN}.{name.removeprefix('tflite_')}.tflite")
-        if name == INT8_IO:
-            raw = run_integers(path, states[rows])[0]
-        else:
-            sessions[name] = TfliteSession(path)
-            raw = sessions[name].run(states[rows])[0]
-        found = raw * scale
-        agreement = float((masked(found, masks[rows]) == best).mean())
-        errors = {
-            "max_error": float(np.abs(np.where(masks[rows], found - expected, 0.0)).max()),
-            "disagreement": 1.0 - agreement,
-        }
-        formats[name] = msgspec.structs.replace(
-            report(path, errors, {"disagreement": 1.0 - config.agreement}), agreement=agreement
-        )
-    return with_latencies(formats, {name: partial(session.run, batch) for name, session in sessions.items()})
+def _formats(
+    export: NetworkExport, found: Fitted, states: Float32, masks: NDArray[np.bool_], scale: Float32
+) -> str | None:
+    """Every format, measured against Keras on held-out states: what is decided is the best action."""
+    rows = representative(np.arange(len(states)), 8192)
+    known, allowed = states[rows], masks[rows]
+    expected = values_of(found.network, known) * scale
+    best = masked(expected, allowed)
 
+    def parity(outputs: list[Float32]) -> tuple[dict[str, float], float]:
+        values = outputs[0] * scale
+        error = float(np.abs(np.where(allowed, values - expected, 0.0)).max())
+        return {"max_error": error}, float((masked(values, allowed) == best).mean())
 
-def _every(rows: int, most: int) -> NDArray[np.int64]:
-    return spaced(np.arange(rows), most)
-
-
-def _keep(learnt: Learnt, parameters: DqnParameters, folder: Path) -> dict[str, str]:
-    """Write what a later training continues from, and the curves; the files' sha256."""
-    learnt.replay.save(folder / REPLAY_FILE)
-    (folder / PARAMETERS_FILE).write_bytes(msgspec.json.encode(parameters))
-    (folder / CURVES_FILE).write_text(json.dumps(parameters.history))
-    names = (KERAS_FILE, SAVED_MODEL_FILE, REPLAY_FILE, PARAMETERS_FILE, CURVES_FILE)
-    return {name: sha256_of(folder / name) for name in names}
-
-
-def _note(why: str, initial: Path | None, continued: bool, played: Played, judged: int) -> str:
-    parts = [why]
-    if initial is not None:
-        parts.append("continued" if continued else "trained from scratch: the champion has other columns")
-    return "; ".join([*parts, f"{round(played.trades.sum())} trades at {judged} held-out opportunities"])
+    return export.formats(FILES.keras, representative(found.states, 1024), known, parity)

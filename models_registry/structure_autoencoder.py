@@ -2,16 +2,17 @@
 
 First what the live runtime needs of it: normalisation, the reconstruction error and the plain version that stands
 in when there is no network. Then its training, export and measure, which import TensorFlow when they are called.
+
+Nothing is decided on latents directly, so that a format agrees with Keras is said of what is made of them: whether
+the window is unlike the training data, and on which side of its median each latent lies. A tree that reads latents
+asks for no more than a side, and the median is where most windows are near to it.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,50 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry.convert import convert
-from models_registry.errors import NotEnoughData, TrainingUnavailable
-from models_registry.exports import LATENCY_ROWS, choose, report, sha256_of, with_latencies
-from models_registry.manifest import AUTOENCODER, Component, FormatReport, Metric
+from models_registry import autoencoder_network
+from models_registry.autoencoder_network import AutoencoderShape
+from models_registry.checkpoints import Checkpoint, FitPlan, training_key
+from models_registry.errors import check_parts
+from models_registry.exports import sha256_of
+from models_registry.keras_setup import prepare, require
+from models_registry.manifest import AUTOENCODER, Component, Metric
+from models_registry.network_export import (
+    ExportConfig,
+    NetworkExport,
+    NetworkFiles,
+    champion,
+    origin,
+    representative,
+    take_weights,
+)
 from models_registry.principal_components import PrincipalComponents
-from models_registry.sessions import TfliteSession
 from models_registry.statistics import block_index, block_sums, ratio_interval
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the fraction of it that is done."""
 
-KERAS_FILE = f"{AUTOENCODER}.keras"
-"""The trained network: what a later training continues from."""
+FILES = NetworkFiles(AUTOENCODER)
+KERAS_FILE = FILES.keras
 
 LATENTS = 16
 CLIP = 8.0
 """Normalised inputs are limited to this many standard deviations: INT8 has one input scale per tensor."""
+CHANNELS = ("open", "high", "low", "close", "volume")
+"""Of a bar: moves in ATR against the close before it, and the volume's z-score."""
+EXAMPLES = (0.1, 0.5, 0.9)
+"""The held-out windows that a person is shown: those at these quantiles of the reconstruction error."""
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A held-out window and what the served file made of it: where the close went, in ATR, bar by bar."""
+
+    window: list[float]
+    reconstruction: list[float]
 
 
 class AutoencoderParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What the runtime applies around the network."""
+    """What the runtime applies around the network, and what a later training goes on from."""
 
     mean: list[float]
     """Per channel, of the fitted windows."""
@@ -48,8 +71,15 @@ class AutoencoderParameters(msgspec.Struct, frozen=True, kw_only=True):
     limit: float
     """Reconstruction errors above it are unlike anything in training: the worker abstains."""
     clip: float = CLIP
+    updates: int = 0
+    """Trainings that the network has been through."""
+    analyses: int = 0
+    """Windows that they were fitted to, altogether."""
     history: dict[str, list[float]] = {}
-    """The loss curves of the training."""
+    """The loss curves of the last training."""
+    channel_errors: dict[str, tuple[float, float]] = {}
+    """Held out, by channel: the mean squared error of the served file and of principal components."""
+    examples: list[Example] = []
 
 
 def normalise(windows: Float32, parameters: AutoencoderParameters) -> Float32:
@@ -91,7 +121,7 @@ STATISTICS = (
 def statistical_features(windows: Float32) -> Float32:
     """The plain version of the latents: 16 statistics `[k, 16]` of windows `[k, W, 5]`, NaN taken as 0.
 
-    Channels are open, high, low and close moves in ATR and the volume's z-score.
+    Channels are those of `CHANNELS`.
     """
     values = np.nan_to_num(windows, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64)
     high, low, close, volume = (np.ascontiguousarray(values[:, :, channel]) for channel in (1, 2, 3, 4))
@@ -124,22 +154,23 @@ def statistical_features(windows: Float32) -> Float32:
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(ExportConfig):
     """How the network is trained and exported."""
 
     seed: int = 7
+    hidden: tuple[int, ...] = (512, 384)
+    """Units of the encoder's nonlinear path, and of the decoder's the other way round. Smaller ones are nearly as good,
+    but INT8 gains less: what a call costs besides outweighs the products."""
     epochs: int = 20
     """At most: training stops when the validation loss has not improved for `patience` epochs."""
+    continued_epochs: int = 6
+    """At most, when it continues from the champion; its rate then is half."""
     patience: int = 3
     batch: int = 512
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     most_windows: int = 30_000
     """Fitted at most; more are thinned evenly in time. Validation and holdout take a third of it each."""
     fewest_windows: int = 500
-    quantise: bool = True
-    """Serve INT8 when it passes; `ENABLE_QUANTIZATION`."""
-    time_limit_s: float = 180.0
-    """Of one conversion subprocess."""
     latents_tolerance: float = 0.25
     """Parity: 99th percentile of a latent's error, in standard deviations of the fitted windows."""
     error_tolerance: float = 0.05
@@ -166,164 +197,190 @@ class WindowSplit:
     def thinned(self, most: int) -> WindowSplit:
         """At most `most` windows to fit and a third of it in the other parts, evenly spaced."""
         other = max(most // 3, 1)
-        kept = _spaced(len(self.holdout), other)
         return WindowSplit(
-            self.fit[_spaced(len(self.fit), most)],
-            self.validation[_spaced(len(self.validation), other)],
-            self.holdout[kept],
-            self.holdout_at[kept],
+            representative(self.fit, most),
+            representative(self.validation, other),
+            representative(self.holdout, other),
+            representative(self.holdout_at, other),
         )
 
 
-def _spaced(rows: int, most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, rows - 1, min(rows, most)).round().astype(np.int64)) if rows else np.arange(0)
-
-
-def train(windows: WindowSplit, config: AutoencoderConfig, folder: Path, progress: Progress) -> Component:
+def train(
+    windows: WindowSplit, config: AutoencoderConfig, folder: Path, progress: Progress, *, initial: Path | None = None
+) -> Component:
     """Train, export and judge the network; its files are written to `folder`.
 
     No label is used. The network is fitted to `fit`, stopped early on `validation` and judged on `holdout`
-    against principal components of the same fitted windows. Raises `NotEnoughData`, and `TrainingUnavailable`
-    without TensorFlow; a format that cannot be exported is named in the component and raises nothing.
+    against principal components of the same fitted windows. `initial` is a folder with a champion's files: training
+    continues from its network and normalisation if that has the same layers. Raises `NotEnoughData`, and
+    `TrainingUnavailable` without TensorFlow; a format that cannot be exported is named in the component and raises
+    nothing. Interrupted, it goes on from its checkpoint.
     """
-    if find_spec("tensorflow") is None:
-        raise TrainingUnavailable(AUTOENCODER, "tensorflow")
-    for what, part in (("fit", windows.fit), ("be stopped early", windows.validation), ("be judged", windows.holdout)):
-        need = config.fewest_windows if part is windows.fit else config.fewest_windows // 10
-        if len(part) < need:
-            raise NotEnoughData(f"{AUTOENCODER} to {what}", len(part), need)
+    require(AUTOENCODER)
+    least = config.fewest_windows
+    check_parts(
+        AUTOENCODER,
+        fit=(len(windows.fit), least),
+        validation=(len(windows.validation), least // 10),
+        holdout=(len(windows.holdout), least // 10),
+    )
     windows = windows.thinned(config.most_windows)
-    flat = windows.fit.reshape(-1, windows.fit.shape[2]).astype(np.float64)
-    parameters = AutoencoderParameters(
-        mean=np.nanmean(flat, axis=0).tolist(),
-        std=np.maximum(np.nanstd(flat, axis=0), 1e-6).tolist(),
-        limit=float("inf"),
+    begun = _begun(windows, config, initial)
+    network, parts = begun.network, begun.parts
+    rate, epochs = config.learning_rate, config.epochs
+    if begun.digest:
+        rate, epochs = rate / 2, config.continued_epochs
+    arrays: dict[str, NDArray[Any] | None] = {"fit": parts["fit"], "validation": parts["validation"]}
+    checkpoint = Checkpoint(folder, training_key(AUTOENCODER, config.training, arrays, begun.digest))
+    told = autoencoder_network.fitted(
+        network,
+        parts["fit"],
+        parts["validation"],
+        rate,
+        FitPlan(epochs, config.patience, config.batch, config.seed),
+        checkpoint,
+        lambda done: progress(f"{AUTOENCODER}: fitting", 0.7 * done / epochs),
     )
-    parts = {name: normalise(getattr(windows, name), parameters) for name in ("fit", "validation", "holdout")}
-    components = PrincipalComponents.fit(parts["fit"], LATENTS)
-    network, history = _fit(parts, components, config, progress)
-    progress(f"{AUTOENCODER}: converting", 0.8)
-    formats = _export(network, parts, config, folder)
-    served, why = choose(formats, config.quantise)
-    files = {found.file: found.sha256 for found in formats.values() if found.file and found.sha256}
-    files[KERAS_FILE] = sha256_of(folder / KERAS_FILE)
-    if served is None:
-        progress(AUTOENCODER, 1.0)
-        return Component(version="none", served=None, format=None, formats=formats, files=files, fallback=why)
-    session = TfliteSession(folder / str(formats[served].file))
-    error = {name: reconstruction_error(part, session.run(part)[1]) for name, part in parts.items() if len(part)}
+    progress(f"{AUTOENCODER}: converting", 0.7)
+    export = NetworkExport(AUTOENCODER, folder, config)
+    encoder, decoder = autoencoder_network.halves(network)
+    export.keep(network, encoder=encoder, decoder=decoder)
     parameters = msgspec.structs.replace(
-        parameters, limit=float(np.quantile(error["fit"], config.unlike_quantile)), history=history
+        begun.parameters,
+        updates=begun.parameters.updates + 1,
+        analyses=begun.parameters.analyses + len(windows.fit),
+        history=told.curves,
     )
+    metrics: dict[str, Metric] = {}
+    if _formats(export, network, parts, config) is not None:
+        progress(f"{AUTOENCODER}: judging", 0.95)
+        parameters, metrics = _judged(export, parts, begun.components, parameters, windows.holdout_at, config)
+    outputs = [f"latent_{index:02d}" for index in range(LATENTS)]
+    export.record(parameters, told.curves, CHANNELS, [*outputs, "reconstruction"])
+    checkpoint.discard()
     progress(AUTOENCODER, 1.0)
-    return Component(
-        version=str(formats[served].sha256)[:12],
-        served=formats[served].file,
-        format=served,
-        formats=formats,
-        files=files,
-        metrics=_metrics(error["holdout"], components.error(parts["holdout"]), windows.holdout_at, config.seed),
-        headline="reconstruction_error",
-        parameters=msgspec.to_builtins(parameters),
-        note=why,
+    note = origin(initial, bool(begun.digest))
+    return export.component(parameters, metrics=metrics, headline="reconstruction_error", note=note)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A training before its first epoch."""
+
+    network: Any
+    parameters: AutoencoderParameters
+    parts: dict[str, Float32]
+    """Normalised."""
+    components: PrincipalComponents
+    """Of the fitted windows."""
+    digest: str
+    """Of the champion's network; empty when it is trained from scratch."""
+
+
+def _begun(windows: WindowSplit, config: AutoencoderConfig, initial: Path | None) -> _Begun:
+    prepare(config.seed)
+    begun = _built(windows, config, _normalisation(windows.fit))
+    stored = champion(initial, FILES)
+    if initial is None or stored is None:
+        return begun
+    known = msgspec.convert(stored.parameters, AutoencoderParameters)
+    if len(known.mean) != windows.fit.shape[2] or not take_weights(begun.network, initial / FILES.keras):
+        return begun
+    # The champion's weights belong to its normalisation.
+    begun = _built(windows, config, known)
+    take_weights(begun.network, initial / FILES.keras)
+    return replace(begun, digest=sha256_of(initial / FILES.keras))
+
+
+def _built(windows: WindowSplit, config: AutoencoderConfig, parameters: AutoencoderParameters) -> _Begun:
+    parts = {name: normalise(getattr(windows, name), parameters) for name in windows.counts}
+    components = PrincipalComponents.fit(parts["fit"], LATENTS)
+    shape = AutoencoderShape(windows.fit.shape[1], windows.fit.shape[2], config.hidden)
+    return _Begun(autoencoder_network.build(shape, components), parameters, parts, components, "")
+
+
+def _normalisation(fit: Float32) -> AutoencoderParameters:
+    bars = fit.reshape(-1, fit.shape[2]).astype(np.float64)
+    return AutoencoderParameters(
+        mean=np.nanmean(bars, axis=0).tolist(),
+        std=np.maximum(np.nanstd(bars, axis=0), 1e-6).tolist(),
+        limit=0.0,
     )
 
 
-def build(window: int, channels: int, components: PrincipalComponents) -> Any:
-    """The network: `[W, channels]` to `[latents, reconstruction]`.
-
-    Encoder and decoder are each a linear path and a nonlinear one that is added to it. The linear paths start
-    as the principal components, whitened so that every latent has about unit variance (one INT8 scale serves
-    all), and the nonlinear ones end in zeros: training starts at the baseline and can only leave it upwards.
-    Every layer has a name, since Keras would count them over the process and the names are in the exported file.
-    """
-    import keras
-
-    layers = keras.layers
-    source = layers.Input((window, channels), name="window")
-    linear = layers.Dense(LATENTS, name="linear_latents")(layers.Flatten(name="flat_window")(source))
-    hidden = layers.Conv1D(32, 5, strides=2, padding="same", activation="relu", name="wide_moves")(source)
-    hidden = layers.Conv1D(48, 3, strides=2, padding="same", activation="relu", name="longer_moves")(hidden)
-    hidden = layers.Dense(64, activation="relu", name="encoded")(layers.Flatten(name="flat_moves")(hidden))
-    bent = layers.Dense(LATENTS, kernel_initializer="zeros", name="bent_latents")(hidden)
-    latents = layers.Add(name="latents")([linear, bent])
-    flat = layers.Dense(window * channels, name="linear_reconstruction")(latents)
-    hidden = layers.Dense(128, activation="relu", name="decoded")(latents)
-    bent = layers.Dense(window * channels, kernel_initializer="zeros", name="bent_reconstruction")(hidden)
-    reconstruction = layers.Reshape((window, channels), name="reconstruction")(
-        layers.Add(name="flat_reconstruction")([flat, bent])
-    )
-    network = keras.Model(source, [latents, reconstruction], name=AUTOENCODER)
-    mean, axes, scale = components.mean, components.axes, components.scale
-    network.get_layer("linear_latents").set_weights([axes / scale, -(mean @ axes) / scale])
-    network.get_layer("linear_reconstruction").set_weights([(axes * scale).T, mean])
-    return network
-
-
-def _fit(
-    parts: dict[str, Float32], components: PrincipalComponents, config: AutoencoderConfig, progress: Progress
-) -> tuple[Any, dict[str, list[float]]]:
-    # Read at TensorFlow's import; its notes on the processor would drown the caller's progress.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(config.seed)
-    tf.config.experimental.enable_op_determinism()
-    window, channels = parts["fit"].shape[1:]
-    network = build(window, channels, components)
-    trained = keras.Model(network.input, network.outputs[1])
-    trained.compile(keras.optimizers.Adam(config.learning_rate), loss="mse")
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
-    tell = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: progress(f"{AUTOENCODER}: fitting", 0.8 * (epoch + 1) / config.epochs)
-    )
-    history = trained.fit(
-        parts["fit"],
-        parts["fit"],
-        validation_data=(parts["validation"], parts["validation"]),
-        epochs=config.epochs,
-        batch_size=config.batch,
-        callbacks=[stop, tell],
-        verbose=0,
-    ).history
-    return network, {
-        "fit": [float(value) for value in history["loss"]],
-        "validation": [float(value) for value in history["val_loss"]],
-    }
-
-
-def _export(
-    network: Any, parts: dict[str, Float32], config: AutoencoderConfig, folder: Path
-) -> dict[str, FormatReport]:
-    """Every format, measured against Keras on held-out windows."""
-    network.save(folder / KERAS_FILE)
-    representative = parts["fit"][_spaced(len(parts["fit"]), 512)]
-    converted = convert(folder / KERAS_FILE, representative, folder, time_limit_s=config.time_limit_s)
-    rows = parts["holdout"][:2048]
+def _formats(export: NetworkExport, network: Any, parts: dict[str, Float32], config: AutoencoderConfig) -> str | None:
+    """Every format, measured against Keras: fitted windows say where the limits are, held-out ones are decided on."""
+    fit, held = representative(parts["fit"], 2048), parts["holdout"][:2048]
+    rows, seen = np.concatenate([fit, held]), len(fit)
     latents, reconstruction = (np.asarray(output) for output in network(rows, training=False))
-    spread = np.asarray(network(representative, training=False)[0]).std(axis=0) + 1e-6
-    expected_error = reconstruction_error(rows, reconstruction)
-    batch = np.resize(rows, (LATENCY_ROWS, *rows.shape[1:]))
-    sessions: dict[str, TfliteSession] = {}
-    formats = {}
-    for name, result in converted.items():
-        if result.path is None:
-            formats[name] = FormatReport(passed=False, failed=result.failed)
-            continue
-        path = result.path.rename(folder / f"{AUTOENCODER}.{name.removeprefix('tflite_')}.tflite")
-        sessions[name] = TfliteSession(path)
-        found_latents, found = sessions[name].run(rows)
-        difference = np.abs(found_latents - latents) / spread
-        relative = np.abs(reconstruction_error(rows, found) / np.maximum(expected_error, 1e-6) - 1)
+    spread, middle = latents[:seen].std(axis=0) + 1e-6, np.median(latents[:seen], axis=0)
+
+    def unlike(error: Float32) -> NDArray[np.bool_]:
+        return np.asarray(error[seen:] > np.quantile(error[:seen], config.unlike_quantile))
+
+    expected = reconstruction_error(rows, reconstruction)
+    sides, verdicts = latents[seen:] > middle, unlike(expected)
+
+    def parity(outputs: list[Float32]) -> tuple[dict[str, float], float]:
+        difference = np.abs(outputs[0] - latents)[seen:]
+        error = reconstruction_error(rows, outputs[1])
+        relative = np.abs(error / np.maximum(expected, 1e-6) - 1)[seen:]
+        same_side = float(((outputs[0][seen:] > middle) == sides).mean())
+        same_verdict = float((unlike(error) == verdicts).mean())
         errors = {
             "max_error": float(difference.max()),
-            "latents_p99": float(np.quantile(difference, 0.99)),
+            "latents_p99": float(np.quantile(difference / spread, 0.99)),
             "reconstruction_error_p99": float(np.quantile(relative, 0.99)),
+            "other_side": 1 - same_side,
+            "other_verdict": 1 - same_verdict,
         }
-        limits = {"latents_p99": config.latents_tolerance, "reconstruction_error_p99": config.error_tolerance}
-        formats[name] = report(path, errors, limits)
-    return with_latencies(formats, {name: partial(session.run, batch) for name, session in sessions.items()})
+        return errors, min(same_side, same_verdict)
+
+    limits = {"latents_p99": config.latents_tolerance, "reconstruction_error_p99": config.error_tolerance}
+    return export.formats(FILES.keras, representative(parts["fit"]), rows, parity, limits)
+
+
+def _judged(
+    export: NetworkExport,
+    parts: dict[str, Float32],
+    components: PrincipalComponents,
+    parameters: AutoencoderParameters,
+    holdout_at: NDArray[np.int64],
+    config: AutoencoderConfig,
+) -> tuple[AutoencoderParameters, dict[str, Metric]]:
+    """The limit of the served file, what it is worth on held-out windows, and what a person is shown of it."""
+    session, held = export.served(), parts["holdout"]
+    fitted_error = reconstruction_error(parts["fit"], session.run(parts["fit"])[1])
+    reconstruction = session.run(held)[1]
+    error, baseline = reconstruction_error(held, reconstruction), components.error(held)
+    by_channel = (
+        np.square(held - reconstruction).mean(axis=(0, 1)),
+        np.square(held - components.reconstruction(held)).mean(axis=(0, 1)),
+    )
+    parameters = msgspec.structs.replace(
+        parameters,
+        limit=float(np.quantile(fitted_error, config.unlike_quantile)),
+        channel_errors={
+            name: (float(own), float(other)) for name, own, other in zip(CHANNELS, *by_channel, strict=False)
+        },
+        examples=[_example(held, reconstruction, parameters, at) for at in _at_quantiles(error, EXAMPLES)],
+    )
+    return parameters, _metrics(error, baseline, holdout_at, config.seed)
+
+
+def _at_quantiles(values: Float32, shares: tuple[float, ...]) -> list[int]:
+    order = np.argsort(values, kind="stable")
+    return [int(order[round(share * (len(order) - 1))]) for share in shares]
+
+
+def _example(held: Float32, reconstruction: Float32, parameters: AutoencoderParameters, at: int) -> Example:
+    close = CHANNELS.index("close")
+
+    def path(window: Float32) -> list[float]:
+        moves = window[:, close].astype(np.float64) * parameters.std[close] + parameters.mean[close]
+        return [round(float(value), 3) for value in np.cumsum(moves)]
+
+    return Example(path(held[at]), path(reconstruction[at]))
 
 
 def _metrics(error: Float32, baseline: Float32, holdout_at: NDArray[np.int64], seed: int) -> dict[str, Metric]:

@@ -22,7 +22,7 @@ from features.liquidity import Reach
 from models_registry.calibration import Calibration, Platt, fit_platt, sigmoid
 from models_registry.calibration import fit as fit_calibration
 from models_registry.errors import NotEnoughData, TrainingUnavailable
-from models_registry.exports import LATENCY_ROWS, report, sha256_of, with_latencies
+from models_registry.exports import LATENCY_ROWS, Parity, report, sha256_of, with_latencies
 from models_registry.logistic import StandardLogistic, fit_logistic
 from models_registry.manifest import WIN, Component, FormatReport, Metric, finite
 from models_registry.sessions import OnnxSession
@@ -351,7 +351,7 @@ def _export(booster: Any, matrix: Float32, config: WinConfig, path: Path) -> For
     rows = np.concatenate([matrix, nothing_known])
     expected = booster.predict(xgboost.DMatrix(rows, nthread=config.threads))
     errors = {"max_error": float(np.abs(session.run(rows) - expected).max())}
-    found = report(path, errors, {"max_error": config.parity})
+    found = report(path, Parity(errors, {"max_error": config.parity}, 1.0, 1.0))
     batch = np.resize(matrix, (LATENCY_ROWS, matrix.shape[1]))
     return with_latencies({"onnx": found}, {"onnx": partial(session.run, batch)})["onnx"]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models_registry.convert import FORMATS, FP32, INT8, convert
+from models_registry.convert import FORMATS, FP32, INT8, INT8_IO, convert
+from models_registry.sessions import TfliteSession
 
 ROWS = np.zeros((4, 32, 5), dtype=np.float32)
 
@@ -65,3 +66,33 @@ def test_a_model_that_is_none_fails_every_format(tmp_path: Path) -> None:
     )
     assert found[INT8].path is None
     assert str(found[INT8].failed).endswith("nothing")
+
+
+def test_what_the_converter_makes_gives_numbers_or_says_that_it_does_not(tmp_path: Path) -> None:
+    """The real one, on a network that is sound and on one whose weights are not numbers."""
+    import keras
+
+    source = keras.layers.Input((32, 5), name="x")
+    flat = keras.layers.Flatten(name="flat")(source)
+    network = keras.Model(source, keras.layers.Dense(16, name="out")(flat))
+    rows = np.random.default_rng(0).standard_normal((64, 32, 5)).astype(np.float32)
+    network.save(tmp_path / "sound.keras")
+    (tmp_path / "sound").mkdir()
+    sound = convert(tmp_path / "sound.keras", rows, tmp_path / "sound")
+    expected = np.asarray(network(rows))
+    for name in (FP32, INT8, INT8_IO):
+        path = sound[name].path
+        assert path is not None
+        assert np.abs(TfliteSession(path).run(rows)[0] - expected).max() < 0.05 * np.abs(expected).max(), name
+    path = sound[INT8_IO].path
+    assert path is not None
+    session = TfliteSession(path)
+    parts = [session.run(part)[0] for part in np.split(rows, [1, 40])]
+    assert np.concatenate(parts).tobytes() == session.run(rows)[0].tobytes(), "rows do not depend on the batch"
+    assert session.run(rows[:0])[0].shape == (0, 16)
+    network.set_weights([part * np.nan for part in network.get_weights()])
+    network.save(tmp_path / "spoilt.keras")
+    (tmp_path / "spoilt").mkdir()
+    spoilt = convert(tmp_path / "spoilt.keras", rows, tmp_path / "spoilt", (FP32,))[FP32]
+    assert spoilt.path is None
+    assert spoilt.failed == "the converted file gives NaN"

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as arrays
 from features.decision_spec import DECISION_SPEC
 from models_registry import feature_network as fn
 from models_registry import feature_network_fitting as fitting
+from models_registry import keras_setup, network_export
 from models_registry.convert import Converted
 from models_registry.errors import BundleRejected, InputRejected, NotEnoughData, TrainingUnavailable
 from models_registry.exports import sha256_of
@@ -74,8 +75,8 @@ def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
     def crashed(*_: object, **__: object) -> dict[str, Converted]:
         return {name: Converted(name, None, "killed by SIGSEGV") for name in ("tflite_fp32", "tflite_int8")}
 
-    monkeypatch.setattr(fn, "convert", crashed)
-    monkeypatch.setattr(fn, "_save_model", lambda encoder, path: path.write_bytes(b""))
+    monkeypatch.setattr(network_export, "convert", crashed)
+    monkeypatch.setattr(network_export, "save_model", lambda encoder, path: path.write_bytes(b""))
 
 
 def test_it_finds_what_the_raw_columns_do_not_say(trained: Trained) -> None:
@@ -101,9 +102,9 @@ def test_shuffled_targets_give_no_skill(tmp_path: Path) -> None:
     import keras
 
     parameters = msgspec.convert(
-        json.loads((tmp_path / fn.METADATA_FILE).read_bytes())["parameters"], NetworkParameters
+        json.loads((tmp_path / fn.FILES.metadata).read_bytes())["parameters"], NetworkParameters
     )
-    encoder = keras.models.load_model(tmp_path / fn.ENCODER_FILE, compile=False)
+    encoder = keras.models.load_model(tmp_path / fn.FILES.part("encoder"), compile=False)
     features = np.asarray(encoder(normalise(rows.decision, parameters), training=False)).copy()
     features[split.fit] = np.load(tmp_path / fn.OUT_OF_FOLD_FILE)
     found = downstream_metrics(rows, split, features, 0)
@@ -147,9 +148,9 @@ def test_what_it_leaves_behind_is_whole(trained: Trained) -> None:
     assert not (folder / "checkpoint").exists()
     assert {path.name for path in folder.iterdir()} == {*component.files, fn.OUT_OF_FOLD_FILE}
     assert all(sha256_of(folder / name) == digest for name, digest in component.files.items())
-    curves = json.loads((folder / fn.CURVES_FILE).read_bytes())
+    curves = json.loads((folder / fn.FILES.curves).read_bytes())
     assert len(curves["fit"]) == len(curves["validation"]) >= component.parameters["epochs"]
-    with zipfile.ZipFile(folder / fn.SAVED_MODEL_FILE) as archive:
+    with zipfile.ZipFile(folder / fn.FILES.saved_model) as archive:
         assert "saved_model.pb" in archive.namelist()
     assert (component.parameters["updates"], component.parameters["analyses"]) == (1, len(trained.split.fit))
 
@@ -160,9 +161,9 @@ def test_it_goes_on_from_the_champion(trained: Trained, tmp_path: Path) -> None:
     config = replace(CONFIG, continued_epochs=1, folds=2)
     split = split_of(trained.rows, TrainingConfig())
     fn.train(trained.rows, split, config, tmp_path, no_progress, embargo_ms=EMBARGO, initial=trained.folder)
-    parameters = json.loads((tmp_path / fn.METADATA_FILE).read_bytes())["parameters"]
+    parameters = json.loads((tmp_path / fn.FILES.metadata).read_bytes())["parameters"]
     assert (parameters["updates"], parameters["analyses"]) == (2, 2 * len(split.fit))
-    curves = [json.loads((folder / fn.CURVES_FILE).read_bytes()) for folder in (trained.folder, tmp_path)]
+    curves = [json.loads((folder / fn.FILES.curves).read_bytes()) for folder in (trained.folder, tmp_path)]
     assert len(curves[1]["fit"]) == 1
     assert curves[1]["validation"][0] < curves[0]["validation"][0] - 0.1, "it knows what the champion knew"
     other = replace(trained.rows, decision_spec_id="another")
@@ -212,7 +213,7 @@ assert not {{"tensorflow", "keras", "xgboost"}} & set(sys.modules)
     [
         ({"served": "../x.tflite"}, "not a plain file name"),
         ({"served": "gone.tflite"}, "is missing"),
-        ({"served": fn.CURVES_FILE}, "cannot be loaded"),
+        ({"served": fn.FILES.curves}, "cannot be loaded"),
         ({"parameters": {"centre": "no"}}, "are not valid"),
         ({"parameters": {"centre": [0.0], "scale": [1.0]}}, "its manifest says"),
     ],
@@ -358,7 +359,7 @@ def weights_of(folder: Path, config: NetworkConfig = TINY) -> list[bytes]:
 
     rows = crossed.training_set(rows=900)
     fn.train(rows, split_of(rows, TrainingConfig()), config, folder, no_progress, embargo_ms=EMBARGO)
-    network = keras.models.load_model(folder / fn.NETWORK_FILE, compile=False)
+    network = keras.models.load_model(folder / fn.FILES.keras, compile=False)
     return [values.tobytes() for values in network.get_weights()] + [(folder / fn.OUT_OF_FOLD_FILE).read_bytes()]
 
 
@@ -394,7 +395,7 @@ def test_what_stands_in_the_way_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     split = split_of(rows, TrainingConfig())
     with pytest.raises(NotEnoughData, match="feature_network to fit"):
         fn.train(rows, split, NetworkConfig(), tmp_path, no_progress, embargo_ms=EMBARGO)
-    monkeypatch.setattr(fn, "find_spec", lambda name: None)
+    monkeypatch.setattr(keras_setup, "find_spec", lambda name: None)
     with pytest.raises(TrainingUnavailable):
         fn.train(rows, split, NetworkConfig(), tmp_path, no_progress, embargo_ms=EMBARGO)
 

@@ -6,7 +6,6 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from models_registry import liquidity_network
+from models_registry import keras_setup, liquidity_network, network_export
 from models_registry import liquidity_predictor as lp
 from models_registry.checkpoints import FOLDER as CHECKPOINT
 from models_registry.convert import FP32, INT8, INT8_IO, Converted
@@ -55,12 +54,8 @@ def without_conversion(patch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> dict[str, Converted]:
         return {name: Converted(name, None, "killed by SIGSEGV") for name in (FP32, INT8, INT8_IO)}
 
-    def save(network: Any, folder: Path, keras_file: str, saved_model_file: str) -> None:
-        network.save(folder / keras_file)
-        (folder / saved_model_file).touch()
-
-    patch.setattr(lp, "convert", broken)
-    patch.setattr(liquidity_network, "save", save)
+    patch.setattr(network_export, "convert", broken)
+    patch.setattr(network_export, "save_model", lambda network, path: path.touch())
 
 
 @pytest.fixture
@@ -77,11 +72,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Component]:
         return folder, lp.train(SPLIT, TINY, folder, no_progress)
 
 
+def stored_in(folder: Path) -> lp.LiquidityParameters:
+    """What a later training would go on from."""
+    stored = network_export.champion(folder, lp.FILES)
+    assert stored is not None
+    return msgspec.convert(stored.parameters, lp.LiquidityParameters)
+
+
 def of_keras(folder: Path, rows: ReachRows) -> np.ndarray:
     """Quantiles of the trained network in `folder`."""
-    parameters = msgspec.json.decode((folder / lp.PARAMETERS_FILE).read_bytes(), type=lp.LiquidityParameters)
-    network = liquidity_network.load(folder / lp.KERAS_FILE, NetworkShape(parameters.steps, 40, 16, 8))
-    assert network is not None
+    import keras
+
+    parameters = stored_in(folder)
+    network = keras.models.load_model(folder / lp.FILES.keras, compile=False)
     raw = np.asarray(network(lp.normalise(rows.windows, parameters), training=False))
     return ascending(raw, np.asarray(parameters.offset))
 
@@ -90,7 +93,7 @@ def weights(folder: Path) -> bytes:
     """The trained network's numbers."""
     import keras
 
-    network = keras.models.load_model(folder / lp.KERAS_FILE, compile=False)
+    network = keras.models.load_model(folder / lp.FILES.keras, compile=False)
     return b"".join(part.tobytes() for part in network.get_weights())
 
 
@@ -116,7 +119,7 @@ def test_a_step_is_a_run_of_bars_and_the_last_ends_with_the_window() -> None:
 @pytest.mark.parametrize("steps", [1, 5])
 def test_unrolled_it_is_the_same_function(steps: int) -> None:
     shape = NetworkShape(steps, 6, 9, 8)
-    liquidity_network.prepare(1)
+    keras_setup.prepare(1)
     network = liquidity_network.build(shape)
     rng = np.random.default_rng(0)
     network.set_weights([rng.standard_normal(part.shape) for part in network.get_weights()])
@@ -128,14 +131,14 @@ def test_unrolled_it_is_the_same_function(steps: int) -> None:
 
 def test_no_count_of_the_process_is_in_the_exported_network() -> None:
     shape = NetworkShape(3, 6, 4, 8)
-    liquidity_network.prepare(1)
+    keras_setup.prepare(1)
     network = liquidity_network.build(shape)
     first, second = (liquidity_network.unrolled(network, shape).to_json() for _ in range(2))
     assert first == second
 
 
 def test_it_begins_at_the_constant_quantiles() -> None:
-    liquidity_network.prepare(1)
+    keras_setup.prepare(1)
     network = lp.build(SMALL, 32, 5)
     parameters = lp._parameters(SPLIT.fit, PLAIN, SMALL)
     raw = np.asarray(network(lp.normalise(SPLIT.fit.windows[:50], parameters)))  # type: ignore[operator]
@@ -143,7 +146,7 @@ def test_it_begins_at_the_constant_quantiles() -> None:
 
 
 def test_what_a_network_makes_too_much_of_is_drawn_back() -> None:
-    liquidity_network.prepare(1)
+    keras_setup.prepare(1)
     network = lp.build(SMALL, 32, 5)
     parameters = lp._parameters(SPLIT.fit, PLAIN, SMALL)
     rows = lp.normalise(SPLIT.validation.windows, parameters)
@@ -288,7 +291,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_network(
     fractions = []
     lp.train(SPLIT, TINY, killed, lambda stage, fraction: fractions.append(fraction))
     assert weights(killed) == weights(whole)
-    assert (killed / lp.CURVES_FILE).read_text() == (whole / lp.CURVES_FILE).read_text()
+    assert (killed / lp.FILES.curves).read_text() == (whole / lp.FILES.curves).read_text()
     assert not (killed / CHECKPOINT).exists()
     assert sum(fraction < 0.7 - 1e-9 for fraction in fractions) == 0, "only the last epoch was left to fit"
 
@@ -301,10 +304,7 @@ def test_a_later_training_goes_on_from_the_champion(
     for folder in folders[1:]:
         folder.mkdir()
     lp.train(SPLIT, TINY, folders[1], no_progress, initial=folders[0])
-    stored = [
-        msgspec.json.decode((folder / lp.PARAMETERS_FILE).read_bytes(), type=lp.LiquidityParameters)
-        for folder in folders[:2]
-    ]
+    stored = [stored_in(folder) for folder in folders[:2]]
     assert [(each.updates, each.analyses) for each in stored] == [(1, 300), (2, 600)]
     assert stored[0].mean == stored[1].mean
     losses = [
@@ -313,13 +313,13 @@ def test_a_later_training_goes_on_from_the_champion(
     ]
     assert losses[1] < losses[0]  # type: ignore[operator]
     lp.train(SPLIT, replace(TINY, units=8), folders[2], no_progress, initial=folders[0])
-    stored_anew = msgspec.json.decode((folders[2] / lp.PARAMETERS_FILE).read_bytes(), type=lp.LiquidityParameters)
+    stored_anew = stored_in(folders[2])
     assert stored_anew.updates == 1, "another shape is trained anew"
 
 
 def test_too_few_rows_and_no_tensorflow_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotEnoughData, match="liquidity_predictor to fit"):
         lp.train(SPLIT, replace(SMALL, fewest_rows=10_000), tmp_path, no_progress)
-    monkeypatch.setattr(lp, "find_spec", lambda name: None)
+    monkeypatch.setattr(keras_setup, "find_spec", lambda name: None)
     with pytest.raises(TrainingUnavailable, match="tensorflow is not installed"):
         lp.train(SPLIT, SMALL, tmp_path, no_progress)
