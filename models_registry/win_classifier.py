@@ -3,12 +3,15 @@
 First what the live runtime needs of it: the calibration and the plain version (its inputs are in `win_inputs`).
 Then its training, export and measure, which import xgboost when they are called.
 A win is the target before the stop; an expiry is none, whatever its R.
+
+The one format is ONNX: decisions agree when xgboost and it put a held-out row on the same side of the threshold, and
+its speed-up is to xgboost's own prediction of the same rows, with one thread as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,24 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.liquidity import Reach
-from models_registry.calibration import Calibration, Platt, fit_platt, sigmoid
+from models_registry.calibration import Calibration, Platt, sigmoid
 from models_registry.calibration import fit as fit_calibration
-from models_registry.errors import NotEnoughData, TrainingUnavailable
+from models_registry.checkpoints import Checkpoint, training_key
+from models_registry.convert import ONNX, convert
+from models_registry.errors import TrainingUnavailable, check_parts
 from models_registry.exports import LATENCY_ROWS, Parity, report, sha256_of, with_latencies
-from models_registry.logistic import StandardLogistic, fit_logistic
-from models_registry.manifest import WIN, Component, FormatReport, Metric, finite
+from models_registry.logistic import fit_logistic
+from models_registry.manifest import WIN, Component, FormatReport
+from models_registry.network_export import Metadata, NetworkFiles, champion, origin, representative, write_records
 from models_registry.sessions import OnnxSession
-from models_registry.statistics import (
-    Scored,
-    auc,
-    base_rate,
-    block_index,
-    calibration_error,
-    improvement,
-    log_loss,
-    reliability,
-    selection,
-)
+from models_registry.statistics import Scored, reliability
 from models_registry.structure_autoencoder import Progress
 from models_registry.training_set import Split, TrainingSet
 from models_registry.win_inputs import (
@@ -49,9 +45,12 @@ from models_registry.win_inputs import (
     fill_matrix,
     medians,
 )
+from models_registry.win_judging import importance, logistic, win_metrics
+from models_registry.win_trees import Grown, GrowthPlan, TreeRows, grow
 
 Float32 = NDArray[np.float32]
 
+FILES = NetworkFiles(WIN)
 ONNX_FILE = f"{WIN}.onnx"
 XGBOOST_FILE = f"{WIN}.ubj"
 """The trees in xgboost's own format: what a later training continues from."""
@@ -86,6 +85,10 @@ class WinParameters(msgspec.Struct, frozen=True, kw_only=True):
     calibration: Calibration = Platt()
     fallback: QualityLogistic = QualityLogistic()
     trees: int = 0
+    updates: int = 0
+    """Trainings that the trees have been through."""
+    analyses: int = 0
+    """Rows that they were fitted to, altogether."""
     history: dict[str, list[float]] = {}
     """The loss curves of the training."""
     importance: dict[str, float] = {}
@@ -102,6 +105,8 @@ class WinConfig:
     rounds: int = 600
     """At most: growing stops when the validation loss has not improved for `patience` rounds."""
     patience: int = 50
+    continued_rounds: int = 150
+    """At most, when it continues from the champion; its rate then is half."""
     depth: int = 3
     learning_rate: float = 0.03
     child_weight: float = 20.0
@@ -118,6 +123,10 @@ class WinConfig:
     """Validation rows from which the calibration is isotonic."""
     parity: float = 1e-5
     """Largest difference of a probability between xgboost and the served file."""
+    agreement: float = 0.98
+    """Least share of held-out rows that the two put on the same side of the threshold."""
+    time_limit_s: float = 180.0
+    """Of the conversion subprocess."""
     fewest_fit: int = 500
     fewest_validation: int = 100
     fewest_holdout: int = 100
@@ -155,6 +164,8 @@ class WinRows:
     """The names of the dynamic features among them."""
     quantiles: tuple[float, ...] = ()
     """The quantiles of the reach among them."""
+    given: Candidates | None = None
+    """What the matrix was filled from."""
 
     @classmethod
     def build(cls, rows: TrainingSet, split: Split, upstream: Upstream, config: WinConfig) -> WinRows:
@@ -186,7 +197,14 @@ class WinRows:
         )
         matrix = np.empty((len(rows), width), dtype=np.float32)
         fill_matrix(matrix, inputs, given, centre)
-        return cls(matrix, centre, rows, split, inputs, tuple(names), tuple(quantiles))
+        return cls(matrix, centre, rows, split, inputs, tuple(names), tuple(quantiles), given)
+
+    def about(self, centre: dict[str, Float32]) -> WinRows:
+        """The rows aligned about another centre: the champion's, whose trees were grown about it."""
+        matrix = self.matrix.copy()
+        if self.given is not None:
+            fill_matrix(matrix, self.inputs, self.given, centre)
+        return replace(self, matrix=matrix, centre=centre)
 
     @property
     def columns(self) -> list[str]:
@@ -194,64 +212,78 @@ class WinRows:
         return columns(self.inputs, self.rows.decision_names, self.dynamic, self.quantiles)
 
 
-def train(data: WinRows, config: WinConfig, folder: Path, progress: Progress) -> Component:
+def train(
+    data: WinRows, config: WinConfig, folder: Path, progress: Progress, *, initial: Path | None = None
+) -> Component:
     """Grow, calibrate, export and judge the trees; their files are written to `folder`.
 
     Fitted to the split's fit part, stopped early and calibrated on its validation part, judged on its holdout.
-    Raises `NotEnoughData`, and `TrainingUnavailable` without xgboost or onnxmltools. An export that does not
-    agree with xgboost makes the component its plain version, with that reason.
+    `initial` is a folder with a champion's files: if its columns are these, new trees are added to its own. Raises
+    `NotEnoughData`, and `TrainingUnavailable` without xgboost or onnxmltools. An export that does not agree with
+    xgboost makes the component its plain version, with that reason. Interrupted, it goes on from its checkpoint.
     """
     for library in ("xgboost", "onnxmltools"):
         if find_spec(library) is None:
             raise TrainingUnavailable(WIN, library)
     split = data.split
-    for what, have, need in (
-        ("fit", len(split.fit), config.fewest_fit),
-        ("be calibrated", len(split.validation), config.fewest_validation),
-        ("be judged", len(split.holdout), config.fewest_holdout),
-    ):
-        if have < need:
-            raise NotEnoughData(f"{WIN} to {what}", have, need)
-    booster, history = _grow(data, config, progress)
-    booster.save_model(folder / XGBOOST_FILE)
-    found = _export(booster, data.matrix, config, folder / ONNX_FILE)
-    files = {XGBOOST_FILE: sha256_of(folder / XGBOOST_FILE)}
-    plain = fit_plain(data.rows, split)
-    if not found.passed:
-        parameters = WinParameters(
-            inputs=list(data.inputs), dynamic=list(data.dynamic), quantiles=list(data.quantiles), fallback=plain
-        )
-        why = f"the ONNX file is not usable: {found.failed}"
-        return _component({"onnx": found}, files, parameters, None, {}, why)
-    files[ONNX_FILE] = str(found.sha256)
-    raw = OnnxSession(folder / ONNX_FILE).run(data.matrix)
-    v = split.validation
-    fitted = fit_calibration(raw[v], data.rows.won[v], data.rows.weight[v], config.isotonic_from)
-    held = data.rows.select(split.holdout)
-    probability = fitted.apply(raw[split.holdout])
-    scored = Scored(held.decided_at, held.known_at, held.won, held.r, probability)
+    check_parts(
+        WIN,
+        fit=(len(split.fit), config.fewest_fit),
+        validation=(len(split.validation), config.fewest_validation),
+        holdout=(len(split.holdout), config.fewest_holdout),
+    )
+    known = _champion(initial, data)
+    if initial is not None and known is not None:
+        data = data.about({name: np.asarray(values, dtype=np.float32) for name, values in known.centre.items()})
+    grown = _grow(data, config, folder, progress, initial if known else None)
+    grown.booster.save_model(folder / XGBOOST_FILE)
+    before = known or WinParameters()
     parameters = WinParameters(
         inputs=list(data.inputs),
         dynamic=list(data.dynamic),
         quantiles=list(data.quantiles),
         centre={name: values.tolist() for name, values in data.centre.items()},
-        calibration=fitted,
-        fallback=plain,
-        trees=booster.num_boosted_rounds(),
-        history=history,
-        importance=_importance(booster, data.columns),
-        reliability=reliability(scored.won, probability),
+        fallback=fit_plain(data.rows, split),
+        trees=grown.booster.num_boosted_rounds(),
+        updates=before.updates + 1,
+        analyses=before.analyses + len(split.fit),
+        history=grown.curves,
+        importance=importance(grown.booster, data.columns),
     )
-    progress(f"{WIN}: judging", 0.9)
-    metrics = _metrics(scored, _logistic(data), config)
+    found = convert(
+        folder / XGBOOST_FILE, representative(data.matrix), folder, (ONNX,), time_limit_s=config.time_limit_s
+    )[ONNX]
+    note = origin(initial, known is not None)
+    if found.path is None:
+        component = _without_onnx(FormatReport(passed=False, failed=found.failed), parameters)
+    else:
+        progress(f"{WIN}: judging", 0.9)
+        component = _judged(found.path.rename(folder / ONNX_FILE), grown.booster, data, config, parameters)
+    metadata = Metadata(
+        inputs=data.columns,
+        outputs=["win_probability"],
+        parameters=component.parameters,
+        decision_spec=data.rows.decision_spec_id,
+    )
+    write_records(folder, FILES, metadata, grown.curves)
+    files = [XGBOOST_FILE, FILES.metadata, FILES.curves, *([] if found.path is None else [ONNX_FILE])]
+    Checkpoint(folder, "").discard()
     progress(WIN, 1.0)
-    return _component({"onnx": found}, files, parameters, ONNX_FILE, metrics, None)
+    return msgspec.structs.replace(component, files={file: sha256_of(folder / file) for file in files}, note=note)
+
+
+def _champion(initial: Path | None, data: WinRows) -> WinParameters | None:
+    """The parameters of the champion to continue from; None when there is none, or its columns are others."""
+    stored = champion(initial, FILES, XGBOOST_FILE)
+    if stored is None or (stored.inputs, stored.decision_spec) != (data.columns, data.rows.decision_spec_id):
+        return None
+    return msgspec.convert(stored.parameters, WinParameters)
 
 
 def plain_component(rows: TrainingSet, split: Split, why: str) -> Component:
     """The component of a win model that could not be trained: the plain version, fitted, and why."""
     parameters = WinParameters(fallback=fit_plain(rows, split))
-    return _component({}, {}, parameters, None, {}, why)
+    return Component(version="none", served=None, format=None, fallback=why, parameters=msgspec.to_builtins(parameters))
 
 
 def fit_plain(rows: TrainingSet, split: Split) -> QualityLogistic:
@@ -270,156 +302,97 @@ def fit_plain(rows: TrainingSet, split: Split) -> QualityLogistic:
     return QualityLogistic(float(fit_logistic(quality[:, None][:, :0], won, weight, ridge=0.0)[0]), 0.0)
 
 
-def _component(
-    formats: dict[str, FormatReport],
-    files: dict[str, str],
-    parameters: WinParameters,
-    served: str | None,
-    metrics: dict[str, Metric],
-    fallback: str | None,
-) -> Component:
-    return Component(
-        version="none" if served is None else files[served][:12],
-        served=served,
-        format=None if served is None else "onnx",
-        formats=formats,
-        files=files,
-        metrics=metrics,
-        headline="log_loss" if metrics else None,
-        fallback=fallback,
-        parameters=msgspec.to_builtins(parameters),
-    )
-
-
-def _grow(data: WinRows, config: WinConfig, progress: Progress) -> tuple[Any, dict[str, list[float]]]:
-    import xgboost
-
-    class Tell(xgboost.callback.TrainingCallback):
-        """Passes the rounds on as progress."""
-
-        def after_iteration(self, model: object, epoch: int, evals_log: object) -> bool:
-            """Never asks to stop."""
-            if epoch % 10 == 0:
-                progress(f"{WIN}: fitting", 0.8 * (epoch + 1) / config.rounds)
-            return False
-
-    won, weight = data.rows.won, data.rows.weight
+def _grow(data: WinRows, config: WinConfig, folder: Path, progress: Progress, initial: Path | None) -> Grown:
+    won, weight, split = data.rows.won, data.rows.weight, data.split
     # Weights average one, so that the leaf limit means the same at any uniqueness.
-    mean = float(weight[data.split.fit].mean()) or 1.0
+    mean = float(weight[split.fit].mean()) or 1.0
     fit, validation = (
-        xgboost.DMatrix(data.matrix[rows], label=won[rows], weight=weight[rows] / mean, nthread=config.threads)
-        for rows in (data.split.fit, data.split.validation)
+        TreeRows(data.matrix[rows], won[rows], weight[rows] / mean) for rows in (split.fit, split.validation)
     )
-    losses: dict[str, dict[str, list[float]]] = {}
-    booster = xgboost.train(
-        {
+    start = None if initial is None else (initial / XGBOOST_FILE).read_bytes()
+    plan = GrowthPlan(
+        settings={
             "objective": "binary:logistic",
             "eval_metric": "logloss",
             "tree_method": "hist",
             "max_depth": config.depth,
-            "eta": config.learning_rate,
+            "eta": config.learning_rate if start is None else config.learning_rate / 2,
             "min_child_weight": config.child_weight,
             "subsample": config.rows_share,
             "colsample_bytree": config.columns_share,
             "lambda": config.l2,
-            "base_score": float(np.clip(np.average(won[data.split.fit], weights=weight[data.split.fit]), 0.01, 0.99)),
             "seed": config.seed,
-            "nthread": config.threads,
         },
-        fit,
-        config.rounds,
-        evals=[(fit, "fit"), (validation, "validation")],
-        early_stopping_rounds=config.patience,
-        evals_result=losses,
-        verbose_eval=False,
-        callbacks=[Tell()],
+        rounds=config.rounds if start is None else config.continued_rounds,
+        patience=config.patience,
+        threads=config.threads,
     )
-    history = {part: [float(loss) for loss in found["logloss"]] for part, found in losses.items()}
-    return booster[: booster.best_iteration + 1], history
-
-
-def _export(booster: Any, matrix: Float32, config: WinConfig, path: Path) -> FormatReport:
-    """The trees as ONNX, compared with xgboost on every row, missing values included."""
-    import xgboost
-    from onnxmltools.convert import convert_xgboost
-    from onnxmltools.convert.common.data_types import FloatTensorType
-
-    kinds = [("input", FloatTensorType([None, matrix.shape[1]]))]
-    path.write_bytes(convert_xgboost(booster, WIN, kinds, target_opset=15).SerializeToString())
-    session = OnnxSession(path)
-    nothing_known = np.full((1, matrix.shape[1]), np.nan, dtype=np.float32)
-    rows = np.concatenate([matrix, nothing_known])
-    expected = booster.predict(xgboost.DMatrix(rows, nthread=config.threads))
-    errors = {"max_error": float(np.abs(session.run(rows) - expected).max())}
-    found = report(path, Parity(errors, {"max_error": config.parity}, 1.0, 1.0))
-    batch = np.resize(matrix, (LATENCY_ROWS, matrix.shape[1]))
-    return with_latencies({"onnx": found}, {"onnx": partial(session.run, batch)})["onnx"]
-
-
-def _importance(booster: Any, names: list[str]) -> dict[str, float]:
-    gains = {names[int(key[1:])]: float(gain) for key, gain in booster.get_score(importance_type="total_gain").items()}
-    total = sum(gains.values()) or 1.0
-    largest = sorted(gains.items(), key=lambda item: (-item[1], item[0]))[:30]
-    return {name: gain / total for name, gain in largest}
-
-
-def _logistic(data: WinRows) -> NDArray[np.float64]:
-    """Held-out probabilities of the logistic regression on the same columns.
-
-    It has what the trees have: the validation rows choose its penalty and calibrate it.
-    """
-    split, won, weight = data.split, data.rows.won, data.rows.weight
-    fit = split.fit[np.unique(np.linspace(0, len(split.fit) - 1, 8000).astype(np.int64))]
-    models = [StandardLogistic(data.matrix[fit], won[fit], weight[fit], ridge) for ridge in (0.01, 0.1, 1.0)]
-    v = split.validation
-    found = [model.predict(data.matrix[v]) for model in models]
-    best = int(np.argmin([np.average(log_loss(won[v], p), weights=weight[v]) for p in found]))
-    return fit_platt(found[best], won[v], weight[v]).apply(models[best].predict(data.matrix[split.holdout]))
-
-
-def _metrics(scored: Scored, logistic: NDArray[np.float64], config: WinConfig) -> dict[str, Metric]:
-    base = base_rate(scored.won)
-    value = float(log_loss(scored.won, scored.probability).mean())
-    rows, blocks = len(scored.won), len(block_index(scored.decided_at)[0])
-
-    def against(name: str, baseline: NDArray[np.float64]) -> Metric:
-        found = improvement(scored, baseline, config.seed)
-        loss = float(log_loss(scored.won, baseline).mean())
-        return Metric(
-            value=value,
-            baseline=loss,
-            baseline_name=name,
-            improvement=found.value,
-            interval=found.pair,
-            rows=rows,
-            blocks=blocks,
-        )
-
-    def trades(chosen: NDArray[np.bool_], note: str) -> Metric:
-        taken, gain = selection(scored, chosen, config.seed)
-        return Metric(
-            value=finite(taken.value),
-            baseline=float(scored.r.mean()),
-            baseline_name="every candidate",
-            improvement=finite(gain.value),
-            interval=gain.pair,
-            rows=int(chosen.sum()),
-            blocks=blocks,
-            note=f"mean R net of costs {note}",
-        )
-
-    best_fifth = scored.probability >= np.quantile(scored.probability, 0.8)
-    return {
-        "log_loss": against("the held-out base rate", base),
-        "log_loss_logistic": against("logistic regression on the same columns", logistic),
-        "auc": Metric(
-            value=finite(auc(scored.won, scored.probability)),
-            baseline=finite(auc(scored.won, logistic)),
-            baseline_name="logistic regression on the same columns",
-            rows=rows,
-            blocks=blocks,
-        ),
-        "calibration_error": Metric(value=calibration_error(scored.won, scored.probability), rows=rows, blocks=blocks),
-        "expectancy": trades(scored.probability >= config.threshold, f"from probability {config.threshold:g}"),
-        "expectancy_best_fifth": trades(best_fifth, "of the fifth with the highest probability"),
+    arrays: dict[str, NDArray[Any] | None] = {
+        f"{name}.{field}": values
+        for name, rows in (("fit", fit), ("validation", validation))
+        for field, values in vars(rows).items()
     }
+    weights = "" if initial is None else sha256_of(initial / XGBOOST_FILE)
+    checkpoint = Checkpoint(folder, training_key(WIN, asdict(plan), arrays, weights))
+
+    def tell(done: int) -> None:
+        if done % 10 == 0:
+            progress(f"{WIN}: fitting", 0.8 * done / plan.rounds)
+
+    return grow(fit, validation, plan, checkpoint, start, tell)
+
+
+def _without_onnx(found: FormatReport, parameters: WinParameters) -> Component:
+    """The plain version, when there is no file that says what the trees say."""
+    return Component(
+        version="none",
+        served=None,
+        format=None,
+        formats={ONNX: found},
+        fallback=f"the ONNX file is not usable: {found.failed}",
+        parameters=msgspec.to_builtins(parameters),
+    )
+
+
+def _judged(path: Path, booster: Any, data: WinRows, config: WinConfig, parameters: WinParameters) -> Component:
+    """The component that serves the ONNX file: calibrated, measured against xgboost, judged on held-out rows."""
+    raw, split = OnnxSession(path).run(data.matrix), data.split
+    v = split.validation
+    fitted = fit_calibration(raw[v], data.rows.won[v], data.rows.weight[v], config.isotonic_from)
+    found = _format(path, booster, data, raw, fitted, config)
+    if not found.passed:
+        return _without_onnx(found, parameters)
+    held = data.rows.select(split.holdout)
+    probability = fitted.apply(raw[split.holdout])
+    scored = Scored(held.decided_at, held.known_at, held.won, held.r, probability)
+    parameters = msgspec.structs.replace(
+        parameters, calibration=fitted, reliability=reliability(scored.won, probability)
+    )
+    return Component(
+        version=str(found.sha256)[:12],
+        served=path.name,
+        format=ONNX,
+        formats={ONNX: found},
+        metrics=win_metrics(scored, logistic(data.matrix, data.rows, split), config.threshold, config.seed),
+        headline="log_loss",
+        parameters=msgspec.to_builtins(parameters),
+    )
+
+
+def _format(
+    path: Path, booster: Any, data: WinRows, raw: Float32, fitted: Calibration, config: WinConfig
+) -> FormatReport:
+    """The ONNX file against xgboost on every row, and on one of which nothing is known."""
+    session, matrix = OnnxSession(path), data.matrix
+    booster.set_param({"nthread": 1})
+    nothing_known = np.full((1, matrix.shape[1]), np.nan, dtype=np.float32)
+    expected = booster.inplace_predict(matrix)
+    unknown = np.abs(session.run(nothing_known) - booster.inplace_predict(nothing_known))
+    held = data.split.holdout
+    sides = [fitted.apply(values[held]) >= config.threshold for values in (raw, expected)]
+    errors = {"max_error": float(max(np.abs(raw - expected).max(), unknown.max()))}
+    limits = {"max_error": config.parity}
+    found = report(path, Parity(errors, limits, float((sides[0] == sides[1]).mean()), config.agreement))
+    batch = np.resize(matrix, (LATENCY_ROWS, matrix.shape[1]))
+    calls = {ONNX: partial(session.run, batch), "xgboost": partial(booster.inplace_predict, batch)}
+    return with_latencies({ONNX: found}, calls, base="xgboost")[ONNX]

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models_registry import convert
 from models_registry import win_classifier as win
 from models_registry.calibration import Isotonic, Platt, fit, fit_isotonic, fit_platt
+from models_registry.checkpoints import FOLDER as CHECKPOINT
+from models_registry.convert import ONNX, Converted, file_of
 from models_registry.errors import InputRejected, NotEnoughData
 from models_registry.logistic import StandardLogistic, fit_logistic
-from models_registry.manifest import AUTOENCODER, WIN, Component, Metric
+from models_registry.manifest import AUTOENCODER, WIN, Component, Metric, component_digest
 from models_registry.structure_autoencoder import statistical_features
 from models_registry.training import no_progress, train_win_classifier
 from models_registry.training_config import split_of
@@ -21,6 +31,20 @@ from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL
 
 CONFIG = SMALL.win
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    """The conversion without a process of its own, whose start takes most of a small training's time."""
+
+    def in_place(model: Path, rows: np.ndarray, folder: Path, formats: object, **_: object) -> dict[str, Converted]:
+        path = folder / file_of(ONNX)
+        path.write_bytes(convert._to_onnx(str(model), rows))
+        return {ONNX: Converted(ONNX, path, None)}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(win, "convert", in_place)
+        yield
 
 
 def rows_of(rows: TrainingSet, config: win.WinConfig = CONFIG) -> win.WinRows:
@@ -72,6 +96,99 @@ def test_the_same_seed_gives_the_same_trees(planted_set: TrainingSet, tmp_path: 
     assert versions[0] == versions[1] != versions[2]
 
 
+def test_the_file_agrees_with_the_trees(planted_set: TrainingSet, tmp_path: Path) -> None:
+    component = train(planted_set, tmp_path)
+    found = component.formats["onnx"]
+    assert found.agreement == 1
+    assert found.latency_us
+    assert found.speedup
+    assert {path.name for path in tmp_path.iterdir()} == set(component.files)
+    assert set(component.files) == {f"win_classifier.{end}" for end in ("onnx", "ubj", "json", "curves.json")}
+    strict = train(planted_set, tmp_path, replace(CONFIG, agreement=1.1))
+    assert "agreement 1 is below 1.1" in str(strict.fallback)
+
+
+def test_a_conversion_that_crashes_leaves_the_plain_version(
+    planted_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(win, "convert", lambda *_, **__: {ONNX: Converted(ONNX, None, "killed by SIGSEGV")})
+    component = train(planted_set, tmp_path)
+    assert component.fallback == "the ONNX file is not usable: killed by SIGSEGV"
+    assert component.formats["onnx"].failed == "killed by SIGSEGV"
+    assert win.XGBOOST_FILE in component.files, "a later training can go on from it"
+
+
+@pytest.mark.deep
+def test_the_conversion_has_a_process_of_its_own(planted_set: TrainingSet, tmp_path: Path) -> None:
+    train(planted_set, tmp_path)
+    rows = rows_of(planted_set).matrix[:64]
+    found = convert.convert(tmp_path / win.XGBOOST_FILE, rows, tmp_path, (ONNX,))[ONNX]
+    assert found.path is not None
+    assert found.path.read_bytes() == (tmp_path / win.ONNX_FILE).read_bytes()
+
+
+def test_growth_that_was_killed_goes_on_to_the_same_trees(planted_set: TrainingSet, tmp_path: Path) -> None:
+    """The killed one runs in a process of its own, and dies by SIGKILL in its fourth stretch."""
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        from tests.models_registry import planted, test_win_classifier as here
+        def progress(stage, fraction):
+            if fraction > 0.8 * 85 / here.CONFIG.rounds:
+                os.kill(os.getpid(), signal.SIGKILL)
+        here.win.train(here.rows_of(planted.training_set()), here.CONFIG, Path(sys.argv[1]), progress)
+    """
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    whole.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(killed)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (killed / CHECKPOINT).is_dir()
+    told: list[float] = []
+    data = rows_of(planted_set)
+    found = win.train(data, CONFIG, killed, lambda stage, fraction: told.append(fraction))
+    assert component_digest(found) == component_digest(train(planted_set, whole))
+    assert (killed / win.XGBOOST_FILE).read_bytes() == (whole / win.XGBOOST_FILE).read_bytes()
+    assert min(told) > 0.8 * 75 / CONFIG.rounds, "it went on where it was"
+    assert not (killed / CHECKPOINT).exists()
+
+
+def test_a_later_training_adds_trees_to_the_champions(planted_set: TrainingSet, tmp_path: Path) -> None:
+    """Its trees were grown about its own medians, so rows are aligned about those."""
+    folders = [tmp_path / name for name in ("first", "next", "other")]
+    for folder in folders:
+        folder.mkdir()
+    first = train(planted_set, folders[0], replace(CONFIG, rounds=30))
+    moved = replace(planted_set, decision=planted_set.decision + np.float32(0.05))
+    found = win.train(rows_of(moved), replace(CONFIG, continued_rounds=20), folders[1], no_progress, initial=folders[0])
+    before, after = (msgspec.convert(each.parameters, win.WinParameters) for each in (first, found))
+    assert (after.updates, after.analyses) == (2, 2 * before.analyses)
+    assert before.trees < after.trees <= before.trees + 20
+    assert after.centre == before.centre
+    assert len(after.history["validation"]) == 21
+    assert min(after.history["validation"]) <= after.history["validation"][0]
+    assert found.note == "continued from the champion"
+    bare = replace(CONFIG, inputs=("decision", "direction"), rounds=5)
+    anew = win.train(rows_of(planted_set, bare), bare, folders[2], no_progress, initial=folders[0])
+    assert anew.parameters["updates"] == 1
+    assert anew.note.startswith("trained anew")
+
+
+def test_a_champion_that_cannot_be_bettered_is_left_as_it_is(planted_set: TrainingSet, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    first = train(planted_set, tmp_path / "first")
+    (tmp_path / "next").mkdir()
+    won = np.random.default_rng(0).permutation(len(planted_set))
+    noise = replace(planted_set, outcome=planted_set.outcome[won])
+    found = win.train(rows_of(noise), CONFIG, tmp_path / "next", no_progress, initial=tmp_path / "first")
+    assert found.parameters["trees"] >= first.parameters["trees"]
+
+
 def test_an_export_that_disagrees_is_replaced_by_the_plain_version(planted_set: TrainingSet, tmp_path: Path) -> None:
     component = train(planted_set, tmp_path, replace(CONFIG, parity=-1.0))
     assert component.served is None
@@ -80,7 +197,7 @@ def test_an_export_that_disagrees_is_replaced_by_the_plain_version(planted_set: 
 
 
 def test_without_xgboost_the_plain_version_stands_in(
-    planted_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: object
+    planted_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(win, "find_spec", lambda name: None if name == "xgboost" else object())
     autoencoder = tmp_path / "autoencoder"
@@ -96,7 +213,7 @@ def test_without_xgboost_the_plain_version_stands_in(
     ("part", "message"),
     [
         ("fewest_fit", "win_classifier to fit: 1510 rows, at least 9999 are needed"),
-        ("fewest_validation", "to be calibrated: 354 rows"),
+        ("fewest_validation", "to be stopped early: 354 rows"),
         ("fewest_holdout", "to be judged: 480 rows"),
     ],
 )
