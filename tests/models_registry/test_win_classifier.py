@@ -22,7 +22,7 @@ from models_registry.checkpoints import FOLDER as CHECKPOINT
 from models_registry.convert import ONNX, Converted, file_of
 from models_registry.errors import InputRejected, NotEnoughData
 from models_registry.logistic import StandardLogistic, fit_logistic
-from models_registry.manifest import AUTOENCODER, WIN, Component, Metric, component_digest
+from models_registry.manifest import AUTOENCODER, Component, Metric, component_digest
 from models_registry.structure_autoencoder import statistical_features
 from models_registry.training import no_progress, train_win_classifier
 from models_registry.training_config import split_of
@@ -312,12 +312,3 @@ def test_logistic_regression_recovers_its_coefficients() -> None:
     holes = np.column_stack([holes, np.full(len(x), np.nan)])
     found = StandardLogistic(holes, won, np.ones(len(x))).predict(holes)
     assert np.corrcoef(found, x @ [1.0, -0.5])[0, 1] > 0.8
-
-
-def test_the_manifest_keeps_what_the_plots_need(trained: object) -> None:
-    from models_registry.plots import component_plots
-
-    for name, component in trained.manifest.components.items():  # type: ignore[attr-defined]
-        plots = component_plots(name, component)
-        assert set(plots) == ({"loss", "calibration", "importance"} if name == WIN else {"loss"})
-        assert all(png.startswith(b"\x89PNG") for png in plots.values())
