@@ -1,11 +1,15 @@
-"""Faults on demand: what tests ask the stream to do wrong. REST stays right, except for bars that are withheld."""
+"""Faults on demand: what may be asked to go wrong, and the closed bars that do."""
 
 from __future__ import annotations
+
+from decimal import Decimal
 
 import numpy as np
 from msgspec import Struct
 
 from market.bars import Bars
+from market.simulator.rest_faults import RestFault
+from market.simulator.stream_faults import StreamFault
 
 Key = tuple[str, int]
 """Symbol and open time of a 1m bar."""
@@ -35,7 +39,15 @@ class FaultRequest(Struct, forbid_unknown_fields=True):
     late_closed: sent a minute late, after the next one, and after nothing else.
     revise_closed: sent as it is, and a minute later again with another close and volume.
     corrupt: the closed message is spoilt, see `KINDS`.
+    rest: REST requests go wrong, see `rest_faults.KINDS`.
+    stream: messages or connections of streams go wrong, see `stream_faults.KINDS`.
     disconnect: all stream connections are cut now, without a closing handshake.
+    restart: connections are cut, and none is taken for so many seconds of the wall clock; the state stays.
+    expire_listen_keys: every listen key dies now, and is told so.
+    skew_ms: the venue's clock is so far from its simulated time.
+    liquidity: by symbol, the quantity that each step of time offers; null for as much as is wanted.
+    mark: by symbol, how far the mark price lies from the last price, as a fraction of it.
+    used_weight: the request weight that the asking IP has used in this minute.
     clear: forget what is pending, first.
     """
 
@@ -45,7 +57,15 @@ class FaultRequest(Struct, forbid_unknown_fields=True):
     late_closed: list[BarName] = []
     revise_closed: list[BarName] = []
     corrupt: list[Corruption] = []
+    rest: list[RestFault] = []
+    stream: list[StreamFault] = []
     disconnect: bool = False
+    restart: float | None = None
+    expire_listen_keys: bool = False
+    skew_ms: int | None = None
+    liquidity: dict[str, Decimal | None] = {}
+    mark: dict[str, Decimal] = {}
+    used_weight: int | None = None
     clear: bool = False
 
 

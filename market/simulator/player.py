@@ -16,6 +16,8 @@ from market.simulator.prices import fold, so_far
 from market.simulator.streams import CLOSE_DELAY_MS, MARK_PRICE_OFFSET_MS, Hub, Stream
 from market.simulator.tape import Chunk, Past, Tape
 from market.simulator.text import kline_events, mark_price_events
+from market.simulator.ticks import Ticks
+from market.simulator.trading import Trading
 
 Messages = dict[str, list[bytes]]
 CLOSE_OFFSET_MS = MINUTE_MS - 1 + CLOSE_DELAY_MS
@@ -28,20 +30,23 @@ class Plan:
     minutes: tuple[tuple[str, ...], NDArray[np.int64]]
     marks: tuple[tuple[str, ...], NDArray[np.int64]]
     longer: tuple[tuple[str, int, str], ...]
+    ticks: tuple[tuple[str, Stream], ...]
 
     @classmethod
     def of(cls, wanted: Mapping[str, Stream]) -> Plan:
         """The plan for these streams."""
         minutes, marks = [], []
-        longer = []
+        longer, ticks = [], []
         for name, stream in wanted.items():
             if stream.kind == "markPrice":
                 marks.append((name, stream.row))
+            elif stream.kind != "kline":
+                ticks.append((name, stream))
             elif stream.interval == "1m":
                 minutes.append((name, stream.row))
             else:
                 longer.append((name, stream.row, stream.interval))
-        return cls(_columns(minutes), _columns(marks), tuple(longer))
+        return cls(_columns(minutes), _columns(marks), tuple(longer), tuple(ticks))
 
 
 def _columns(pairs: list[tuple[str, int]]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -90,11 +95,13 @@ class Player:
         faults: Faults,
         digits: NDArray[np.int64],
         updates_per_bar: int,
+        trading: Trading,
     ) -> None:
         self._names = symbols
         self._symbols = [msgspec.json.encode(symbol).decode() for symbol in symbols]
         self._tape, self._past, self._hub, self._clock, self._faults = tape, past, hub, clock, faults
-        self._digits = digits
+        self._digits, self._trading = digits, trading
+        self._ticks = Ticks(symbols, trading)
         offsets = [MINUTE_MS * (i + 1) // (updates_per_bar + 1) for i in range(updates_per_bar)]
         self._moments = sorted([(offset, self._partial) for offset in offsets] + [(MARK_PRICE_OFFSET_MS, self._marks)])
         self._last = np.full(len(symbols), np.nan)
@@ -106,16 +113,19 @@ class Player:
     async def play(self, minute: int) -> None:
         """Let the minute that opens at `minute` happen."""
         chunk = await self._tape.chunk(minute)
+        self._trading.load(chunk)
         index = (minute - chunk.start_ms) // MINUTE_MS
         for offset, make in self._moments:
             await self._clock.reach(minute + offset)
             await self._prepare(minute)
-            self._hub.deliver(make(chunk, index, offset))
+            self._trading.advance(minute + offset)
+            self._hub.deliver({**make(chunk, index, offset), **self._ticks.messages(self._plan.ticks)})
             if self._faults.asked:
                 # What went wrong is repaired in the middle of a minute: the time stands while a consumer does that.
                 await self._hub.barrier(minute + offset)
         await self._clock.reach(minute + CLOSE_OFFSET_MS)
         await self._prepare(minute)
+        self._trading.advance(minute + CLOSE_OFFSET_MS)
         self._hub.deliver(self._closed(chunk, index))
         present = chunk.present[index]
         self._last[present] = chunk.bars[index]["close"][present]
@@ -150,13 +160,14 @@ class Player:
         return messages
 
     def _marks(self, chunk: Chunk, index: int, offset: int) -> Messages:
-        """The mark price, which is the last price here, and what is known of funding."""
+        """The mark price, which is the last price unless a distance is asked for, and what is known of funding."""
         names, rows = self._plan.marks
         if not names:
             return {}
         now = chunk.start_ms + index * MINUTE_MS + offset
         moving = so_far(chunk.bars[index], offset / MINUTE_MS, self._digits)["close"]
-        prices = np.where(chunk.present[index], moving, self._last)
+        distances = [float(self._trading.mark_distance.get(name, 0)) for name in self._names]
+        prices = np.where(chunk.present[index], moving, self._last) * (1 + np.array(distances))
         found = [
             (name, row, *chunk.funding[row].at(now))
             for name, row in zip(names, rows.tolist(), strict=True)

@@ -4,73 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
 from market.bars import INTERVAL_MS
 from market.simulator.clock import SimulatedClock
 from market.simulator.exchange_info import exchange_info, symbol_info
+from market.simulator.parameters import Parameters
+from market.simulator.replies import Handler, answer
+from market.simulator.signed import VenueTime
 from market.simulator.tape import Listing, Past
 from market.simulator.text import decimals, kline_rows
+from market.simulator.venue.refusals import Refusal, missing
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-WEIGHT_WINDOW_S = 60.0
 MAX_KLINES, DEFAULT_KLINES = 1500, 500
 MAX_FUNDING, DEFAULT_FUNDING = 1000, 100
-
-
-class Refusal(Exception):
-    """A request that the venue answers with an error code."""
-
-    def __init__(self, code: int, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.code, self.message, self.status = code, message, status
-
-
-def missing(name: str) -> Refusal:
-    """-1102: a mandatory parameter is absent, empty or not of its type."""
-    return Refusal(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
-
-
-def invalid(name: str) -> Refusal:
-    """-1130: a parameter has a value that the venue does not take."""
-    return Refusal(-1130, f"Data sent for parameter '{name}' is not valid.")
-
-
-def integer(request: web.Request, name: str) -> int | None:
-    """An optional integer parameter."""
-    text = request.query.get(name)
-    if text is None or text == "":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise missing(name) from None
-
-
-def limit_of(request: web.Request, default: int, most: int) -> int:
-    """The parameter `limit`, 1 to `most`."""
-    found = integer(request, "limit")
-    if found is None:
-        return default
-    if not 1 <= found <= most:
-        raise invalid("limit")
-    return found
-
-
-def time_range(request: web.Request) -> tuple[int | None, int | None]:
-    """The parameters startTime and endTime, both inclusive."""
-    start, end = integer(request, "startTime"), integer(request, "endTime")
-    for name, value in (("startTime", start), ("endTime", end)):
-        if value is not None and value < 0:
-            raise invalid(name)
-    if start is not None and end is not None and start > end:
-        raise Refusal(-1023, "Start time is greater than end time.")
-    return start, end
 
 
 def kline_weight(limit: int) -> int:
@@ -82,31 +32,6 @@ def kline_weight(limit: int) -> int:
     return 1 if limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10
 
 
-def answer(body: Any, weight: int = 1) -> web.Response:
-    """A JSON answer that costs `weight`; bytes are JSON already."""
-    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    response = web.Response(body=data, content_type="application/json")
-    response.headers["X-Weight"] = str(weight)
-    return response
-
-
-class WeightCount:
-    """Weight used in the present wall minute. Counted and told, not yet enforced."""
-
-    def __init__(self, wall: Callable[[], float]) -> None:
-        self._wall = wall
-        self._window = 0
-        self.used = 0
-
-    def add(self, weight: int) -> int:
-        """Use `weight`; returns what the present minute has used."""
-        window = int(self._wall() // WEIGHT_WINDOW_S)
-        if window != self._window:
-            self._window, self.used = window, 0
-        self.used += weight
-        return self.used
-
-
 class Rest:
     """Handlers of `/fapi/v1/…`."""
 
@@ -115,8 +40,9 @@ class Rest:
         listings: Mapping[str, Listing],
         past: Past,
         clock: SimulatedClock,
+        time: VenueTime,
     ) -> None:
-        self._listings, self._past, self._clock = listings, past, clock
+        self._listings, self._past, self._clock, self._time = listings, past, clock, time
 
     def routes(self) -> list[web.RouteDef]:
         """The routes to add to an application."""
@@ -136,7 +62,7 @@ class Rest:
 
     async def time(self, request: web.Request) -> web.StreamResponse:
         """`GET /fapi/v1/time`."""
-        return answer({"serverTime": self._clock.now_ms})
+        return answer({"serverTime": self._time.now()})
 
     async def exchange_info(self, request: web.Request) -> web.StreamResponse:
         """`GET /fapi/v1/exchangeInfo`: symbols listed by now; those whose recording has ended are SETTLING."""
@@ -158,8 +84,9 @@ class Rest:
             raise missing("interval")
         if interval not in INTERVAL_MS:
             raise Refusal(-1120, "Invalid interval.")
-        start, end = time_range(request)
-        limit = limit_of(request, DEFAULT_KLINES, MAX_KLINES)
+        asked = Parameters(request.query)
+        start, end = asked.time_range()
+        limit = asked.limit(DEFAULT_KLINES, MAX_KLINES)
         bars = await self._past.klines(symbol, interval, start, end, limit, now)
         return answer(kline_rows(bars), kline_weight(limit))
 
@@ -167,8 +94,9 @@ class Rest:
         """`GET /fapi/v1/fundingRate`: ascending; from startTime on, else the most recent; without mark price."""
         now = self._clock.now_ms
         symbols = (self._symbol(request, now),) if request.query.get("symbol") else self._listed(now)
-        start, end = time_range(request)
-        limit = limit_of(request, DEFAULT_FUNDING, MAX_FUNDING)
+        asked = Parameters(request.query)
+        start, end = asked.time_range()
+        limit = asked.limit(DEFAULT_FUNDING, MAX_FUNDING)
         found: list[tuple[int, str, float]] = []
         for symbol in symbols:
             since = self._listings[symbol].start_ms if start is None else start
@@ -216,26 +144,3 @@ class Rest:
         if symbol not in self._listed(now):
             raise Refusal(-1121, "Invalid symbol.")
         return symbol
-
-
-def venue_errors(weights: WeightCount) -> Middleware:
-    """Middleware: refusals become the venue's error JSON, and every answer tells the weight used."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            response = await handler(request)
-        except Refusal as refusal:
-            body = {"code": refusal.code, "msg": refusal.message}
-            response = web.Response(
-                status=refusal.status, body=msgspec.json.encode(body), content_type="application/json"
-            )
-        except web.HTTPNotFound:
-            body = {"code": -5000, "msg": f"Path {request.path}, Method {request.method} is invalid"}
-            response = web.Response(status=404, body=msgspec.json.encode(body), content_type="application/json")
-        if not response.prepared and request.path.startswith("/fapi/"):
-            weight = int(response.headers.popone("X-Weight", "1"))
-            response.headers["X-MBX-USED-WEIGHT-1M"] = str(weights.add(weight))
-        return response
-
-    return middleware

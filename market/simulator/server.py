@@ -7,38 +7,33 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from aiohttp import web
-from msgspec import UNSET, UnsetType
 
 from market.bars import MINUTE_MS
 from market.simulator.clock import SimulatedClock, SimulationFailed
+from market.simulator.control import Control
 from market.simulator.faults import FaultRequest, Faults
+from market.simulator.gate import gate
+from market.simulator.limits import Limits
+from market.simulator.listen_keys import ListenKeys
+from market.simulator.options import Options, read_state, write_state
 from market.simulator.player import Player
-from market.simulator.rest import Rest, WeightCount, answer, venue_errors
-from market.simulator.streams import Hub, Route
+from market.simulator.private_rest import PrivateRest
+from market.simulator.rest import Rest
+from market.simulator.rest_faults import RestFaults
+from market.simulator.signed import VenueTime
+from market.simulator.stream_faults import KINDS as STREAM_KINDS
+from market.simulator.stream_faults import Route, StreamFaults
+from market.simulator.streams import Hub
 from market.simulator.tape import Past, Reader, Tape, read_listings
+from market.simulator.trading import Trading
 
 if TYPE_CHECKING:
     from market.sources import BarSource
 
 MAX_LINE_BYTES = 1 << 16
 """Longest request line: a connection may name hundreds of streams in it."""
-
-
-class ClockRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /simulator/clock`; what is not sent stays as it is."""
-
-    speed: float | UnsetType | None = UNSET
-    pause_at_ms: int | UnsetType | None = UNSET
-    consumers: int | UnsetType = UNSET
-
-
-class StepRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /simulator/clock/step`."""
-
-    minutes: int = 1
 
 
 class Simulator:
@@ -57,6 +52,7 @@ class Simulator:
     consumers: the clock holds while fewer stream connections than this are subscribed to something.
     updates_per_bar: partial updates (`x` false) of each bar before it closes.
     stepped: the clock stands until it is told to step.
+    options: accounts, limits and faults.
 
     Examples
     --------
@@ -81,15 +77,22 @@ class Simulator:
         consumers: int = 0,
         updates_per_bar: int = 2,
         stepped: bool = False,
+        options: Options | None = None,
     ) -> None:
         if not 0 <= updates_per_bar <= 240:
             raise SimulationFailed(f"updates_per_bar {updates_per_bar} is not between 0 and 240 (one in 250 ms)")
         self.clock = SimulatedClock(start_ms, end_ms, speed, start_ms if stepped else None, time.monotonic)
+        self.options = options or Options()
         self.faults = Faults()
+        self.limits = Limits(time.monotonic, self._now_ms, self.options.weight_limit)
+        self.rest_faults = RestFaults(self.faults.count, self.limits.ban)
+        self.stream_faults = StreamFaults(self.faults.count)
+        self.time = VenueTime(self._now_ms, time.monotonic)
+        self.keys = ListenKeys(self.options.seed, self.options.listen_key_ms)
         self.consumers = consumers
+        self.failure: BaseException | None = None
         self._source, self._host, self._port, self._updates = source, host, port, updates_per_bar
         self._reader = Reader()
-        self._failure: BaseException | None = None
         self._sequence = 0
         self._runner: web.AppRunner | None = None
         self._task: asyncio.Task[None] | None = None
@@ -122,23 +125,27 @@ class Simulator:
             raise SimulationFailed(f"{self._source.name} has no bars to play")
         symbols = tuple(listings)
         self.clock.shorten(max(listing.end_ms for listing in listings.values()))
-        self.hub = Hub(symbols)
+        self._symbols = symbols
+        self.hub = Hub(symbols, self.keys, self.stream_faults, self._now_ms)
         past = Past(self._source, self._reader, listings, self.faults)
         self._tape = Tape(self._source, symbols, self._reader, self.clock.end_ms)
         digits = np.array([listing.price_decimals for listing in listings.values()])
-        self._player = Player(symbols, self._tape, past, self.hub, self.clock, self.faults, digits, self._updates)
-        application = web.Application(middlewares=[venue_errors(WeightCount(time.monotonic))])
-        application.add_routes(Rest(listings, past, self.clock).routes())
-        application.add_routes(self._stream_routes())
-        application.add_routes(
-            [
-                web.get("/simulator/clock", self._get_clock),
-                web.post("/simulator/clock", self._post_clock),
-                web.post("/simulator/clock/step", self._post_step),
-                web.get("/simulator/faults", self._get_faults),
-                web.post("/simulator/faults", self._post_faults),
-            ]
+        self.trading = Trading(
+            listings,
+            self.clock.start_ms,
+            self.options.accounts,
+            self.hub.deliver_user,
+            state=read_state(self.options.state),
+            check=self.options.check,
         )
+        self._player = Player(
+            *(symbols, self._tape, past, self.hub, self.clock, self.faults, digits, self._updates, self.trading)
+        )
+        application = web.Application(middlewares=[gate(self.limits, self.rest_faults)])
+        application.add_routes(Rest(listings, past, self.clock, self.time).routes())
+        application.add_routes(PrivateRest(self.trading, self.time, self.keys, self.limits, self.clock).routes())
+        application.add_routes(self._stream_routes())
+        application.add_routes(Control(self).routes())
         self._runner = web.AppRunner(
             application, access_log=None, max_line_size=MAX_LINE_BYTES, shutdown_timeout=1.0, handler_cancellation=True
         )
@@ -159,7 +166,67 @@ class Simulator:
             await self._tape.close()
         if self._runner is not None:
             await self._runner.cleanup()
+            if self.options.state is not None:
+                write_state(self.options.state, self.trading.venue.state)
         self._reader.close()
+
+    @property
+    def pending_faults(self) -> int:
+        """How many bars, requests and messages will still go wrong."""
+        return self.faults.pending + self.rest_faults.pending + self.stream_faults.pending
+
+    def ask(self, wish: FaultRequest, address: str = "127.0.0.1") -> None:
+        """Let something go wrong; `ValueError` for what there is not. `address` is the IP that asks."""
+        for fault in wish.stream:
+            if fault.kind not in STREAM_KINDS:
+                raise ValueError(f"unknown stream fault {fault.kind!r}: use one of {', '.join(STREAM_KINDS)}")
+        for symbol in (*wish.liquidity, *wish.mark):
+            if symbol not in self.trading.rules:
+                raise ValueError(f"unknown symbol {symbol!r}")
+        if wish.clear:
+            self.rest_faults.clear()
+            self.stream_faults.clear()
+        self.rest_faults.add(wish.rest)
+        self.faults.add(wish)
+        for fault in wish.stream:
+            if fault.kind in ("cut", "half_open"):
+                for _ in range(self.hub.break_connections(fault)):
+                    self.faults.count(f"stream_{fault.kind}")
+            else:
+                self.stream_faults.add(fault)
+        self._set_conditions(wish, address)
+        if wish.disconnect and self.hub.cut():
+            self.faults.count("disconnect")
+        if wish.restart is not None:
+            self._restart(wish.restart)
+
+    def _set_conditions(self, wish: FaultRequest, address: str) -> None:
+        """What is so from here on, rather than going wrong once."""
+        if wish.skew_ms is not None:
+            self.time.skew_ms = wish.skew_ms
+        if wish.used_weight is not None:
+            self.limits.set_used(address, wish.used_weight)
+        for symbol, quantity in wish.liquidity.items():
+            self.trading.offer(symbol, quantity)
+        for symbol, distance in wish.mark.items():
+            self.trading.set_mark(symbol, distance)
+        if wish.expire_listen_keys:
+            self.hub.expire(self.keys.expired(self.clock.now_ms, all_of_them=True))
+            self.faults.count("expire_listen_keys")
+
+    def _restart(self, seconds: float) -> None:
+        """Cut everything and take nothing for so long; the state stays."""
+        self.hub.cut()
+        self.faults.count("restart")
+        if seconds > 0:
+            self.rest_faults.down = True
+            asyncio.get_running_loop().call_later(seconds, self._up)
+
+    def _up(self) -> None:
+        self.rest_faults.down = False
+
+    def _now_ms(self) -> int:
+        return self.clock.now_ms
 
     async def step(self, minutes: int = 1) -> None:
         """Let `minutes` more be played and taken, then stand still; returns when that is so, or at the end."""
@@ -180,11 +247,14 @@ class Simulator:
         try:
             await self.clock.wait_for(condition)
         except SimulationFailed as error:
-            raise error from self._failure
+            raise error from self.failure
 
     async def _run(self) -> None:
         """Play minute after minute."""
         try:
+            if self.options.accounts or self.options.state is not None:
+                # Orders may come before the first minute plays: the prices on the way to it have to be there.
+                self.trading.load(await self._tape.chunk(self.clock.minute))
             while True:
                 await self.clock.permission()
                 if self.hub.consumers < self.consumers:
@@ -192,16 +262,32 @@ class Simulator:
                     await self.hub.changed()
                     continue
                 self.clock.enter("running")
+                self._plan_minute()
                 await self._player.play(self.clock.minute)
+                self._age()
                 self.clock.enter("waiting")
                 self._sequence += 1
                 await self.hub.barrier(self._sequence)
                 self.clock.played()
                 await asyncio.sleep(0)  # nothing above need have waited; REST wants its turn
         except Exception as error:
-            self._failure = error
+            self.failure = error
             self.clock.enter("failed")
             raise
+
+    def _plan_minute(self) -> None:
+        """What the plan has for the next minute goes wrong."""
+        if self.options.plan is not None:
+            minute = self.clock.minute
+            number = (minute - self.clock.start_ms) // MINUTE_MS
+            for wish in self.options.plan.of_minute(number, minute, self._symbols):
+                self.ask(wish)
+
+    def _age(self) -> None:
+        """Listen keys and connections come to their end."""
+        self.hub.expire(self.keys.expired(self.clock.now_ms))
+        if self.options.connection_ms is not None and self.hub.cut_old(self.clock.now_ms - self.options.connection_ms):
+            self.faults.count("connection_age")
 
     def _stream_routes(self) -> list[web.RouteDef]:
         """Every path on which the venue takes a connection; those that deliver nothing too."""
@@ -214,71 +300,9 @@ class Simulator:
 
     def _stream_handler(self, route: Route, combined: bool) -> Any:
         async def handler(request: web.Request) -> web.StreamResponse:
+            if self.rest_faults.down:
+                raise web.HTTPServiceUnavailable
             names = request.query.get("streams", "") if combined else request.match_info.get("names", "")
             return await self.hub.serve(request, route, combined, names.split("/"))
 
         return handler
-
-    def _status(self) -> dict[str, Any]:
-        clock = self.clock
-        status: dict[str, Any] = {
-            "state": clock.state,
-            "now_ms": clock.now_ms,
-            "minute_ms": clock.minute,
-            "minutes_played": (clock.minute - clock.start_ms) // MINUTE_MS,
-            "start_ms": clock.start_ms,
-            "end_ms": clock.end_ms,
-            "pause_at_ms": clock.pause_at_ms,
-            "speed": clock.speed,
-            "consumers": self.hub.consumers,
-            "consumers_wanted": self.consumers,
-        }
-        if self._failure is not None:
-            status["failure"] = f"{type(self._failure).__name__}: {self._failure}"
-        return status
-
-    async def _get_clock(self, request: web.Request) -> web.StreamResponse:
-        return answer(self._status())
-
-    async def _post_clock(self, request: web.Request) -> web.StreamResponse:
-        wish = await _body(request, ClockRequest)
-        try:
-            if wish.speed is not UNSET:
-                self.clock.set_speed(wish.speed)
-        except SimulationFailed as error:
-            return _bad(str(error))
-        if wish.pause_at_ms is not UNSET:
-            self.clock.pause_at(wish.pause_at_ms)
-        if wish.consumers is not UNSET:
-            self.consumers = wish.consumers
-            self.hub.notify()
-        return answer(self._status())
-
-    async def _post_step(self, request: web.Request) -> web.StreamResponse:
-        await self.step((await _body(request, StepRequest)).minutes)
-        return answer(self._status())
-
-    async def _get_faults(self, request: web.Request) -> web.StreamResponse:
-        return answer({"pending": self.faults.pending, "done": self.faults.done})
-
-    async def _post_faults(self, request: web.Request) -> web.StreamResponse:
-        wish = await _body(request, FaultRequest)
-        try:
-            self.faults.add(wish)
-        except ValueError as error:
-            return _bad(str(error))
-        if wish.disconnect and self.hub.cut():
-            self.faults.count("disconnect")
-        return await self._get_faults(request)
-
-
-async def _body(request: web.Request, kind: type[Any]) -> Any:
-    """The request's body as `kind`, or 400 with what is wrong with it."""
-    try:
-        return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise web.HTTPBadRequest(text=f'{{"error": "{error}"}}', content_type="application/json") from error
-
-
-def _bad(reason: str) -> web.Response:
-    return web.Response(status=400, body=msgspec.json.encode({"error": reason}), content_type="application/json")

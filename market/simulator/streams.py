@@ -7,13 +7,18 @@ each message is encoded and framed once for all its subscribers, and nothing is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qs
 
 import msgspec
 from aiohttp import WSMsgType, web
 
 from market.bars import INTERVAL_MS
+from market.simulator.listen_keys import ListenKeys
+from market.simulator.stream_faults import Route, StreamFault, StreamFaults
+from market.simulator.venue.events import UserEvent
 
 CLOSE_DELAY_MS = 2_000
 """How long after its last millisecond a bar is sent as closed. The venue takes about two seconds."""
@@ -24,36 +29,54 @@ MARK_PRICE_OFFSET_MS = 59_000
 Before the close, so that a funding rate settled at the close is not known a bar early.
 """
 
-Route = Literal["market", "public", "private", "unrouted"]
 MAX_MESSAGE_BYTES = 1 << 16
-TEXT_FRAME, PING_FRAME = 0x81, 0x89
+TEXT_FRAME, CLOSE_FRAME, PING_FRAME = 0x81, 0x88, 0x89
+PUBLIC_KINDS = ("bookTicker", "depth", "snapshot")
+
+
+Kind = Literal["kline", "markPrice", "aggTrade", "bookTicker", "depth", "snapshot"]
+MARKET_KINDS: dict[str, Kind] = {
+    "markPrice": "markPrice",
+    "markPrice@1s": "markPrice",
+    "aggTrade": "aggTrade",
+}
+DEPTH = re.compile(r"depth(5|10|20)?(@(100|250|500)ms)?")
 
 
 class Stream(NamedTuple):
-    """A stream that delivers something: `kind` "kline" with its interval, or "markPrice"."""
+    """A stream that delivers something: `interval` of klines, the number of levels of partial books."""
 
-    kind: Literal["kline", "markPrice"]
+    kind: Kind
     row: int
     interval: str
 
 
-def parse_stream(name: str, rows: Mapping[str, int]) -> Stream | None:
-    """What the stream `name` delivers on `/market`, or None for silence. `rows` maps lowercase symbols.
+def parse_stream(name: str, rows: Mapping[str, int], route: Route = "market") -> Stream | None:
+    """What the stream `name` delivers on a route, or None for silence. `rows` maps lowercase symbols.
 
     >>> parse_stream("btcusdt@kline_5m", {"btcusdt": 0})
     Stream(kind='kline', row=0, interval='5m')
     >>> parse_stream("BTCUSDT@kline_5m", {"btcusdt": 0}) is None
     True
+    >>> parse_stream("btcusdt@bookTicker", {"btcusdt": 0}) is None
+    True
+    >>> parse_stream("btcusdt@depth5@100ms", {"btcusdt": 0}, "public")
+    Stream(kind='snapshot', row=0, interval='5')
     """
     symbol, _, rest = name.partition("@")
     row = rows.get(symbol)
     if row is None:
         return None
+    if route == "public":
+        if rest == "bookTicker":
+            return Stream("bookTicker", row, "")
+        found = DEPTH.fullmatch(rest)
+        return found and Stream("snapshot" if found[1] else "depth", row, found[1] or "")
+    if route != "market":
+        return None
     if rest.startswith("kline_") and rest[6:] in INTERVAL_MS:
         return Stream("kline", row, rest[6:])
-    if rest in ("markPrice", "markPrice@1s"):
-        return Stream("markPrice", row, "")
-    return None
+    return Stream(MARKET_KINDS[rest], row, "") if rest in MARKET_KINDS else None
 
 
 def frame(payload: bytes, opcode: int = TEXT_FRAME) -> bytes:
@@ -67,10 +90,17 @@ def frame(payload: bytes, opcode: int = TEXT_FRAME) -> bytes:
 
 
 class Connection:
-    """One WebSocket connection: its route, its envelope, its subscriptions in order, and what it has taken."""
+    """One WebSocket connection: its route, its envelope, its subscriptions in order.
+
+    On the private route the names are listen keys; `events` are the types it wants, all if none are named. A half-open
+    connection looks alive, but nothing comes through it any more.
+    """
 
     def __init__(self, route: Route, combined: bool, transport: asyncio.Transport, rows: Mapping[str, int]) -> None:
         self.route: Route = route
+        self.events: frozenset[str] = frozenset()
+        self.half_open = False
+        self.opened_ms = 0
         self.combined = combined
         self.names: dict[str, Stream | None] = {}
         self.transport = transport
@@ -78,18 +108,23 @@ class Connection:
 
     @property
     def live(self) -> bool:
-        """Whether it is subscribed to anything that is ever delivered."""
-        return any(stream is not None for stream in self.names.values())
+        """Whether it is subscribed to market data that is ever delivered."""
+        return not self.half_open and any(stream is not None for stream in self.names.values())
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the clock waits for it."""
+        return self.live or (self.route == "private" and bool(self.names) and not self.half_open)
 
     def subscribe(self, names: list[str]) -> None:
         """Add streams. On the wrong route, or for an unknown name, the venue says nothing and sends nothing."""
         for name in names:
             if name:
-                self.names[name] = parse_stream(name, self._rows) if self.route == "market" else None
+                self.names[name] = parse_stream(name, self._rows, self.route)
 
     def write(self, data: bytes) -> None:
         """Send bytes that are already framed; silently nothing when the connection is going down."""
-        if data and not self.transport.is_closing():
+        if data and not self.half_open and not self.transport.is_closing():
             self.transport.write(data)
 
     def control(self, text: str) -> bytes | None:
@@ -141,10 +176,21 @@ def _refusal(code: int, message: str, identity: int | str | None) -> bytes:
 
 
 class Hub:
-    """All stream connections."""
+    """All stream connections.
 
-    def __init__(self, symbols: tuple[str, ...]) -> None:
+    Parameters
+    ----------
+    symbols: in the order of their rows.
+    keys: whose listen keys are whose.
+    faults: what goes wrong with messages.
+    now_ms: the simulated time, by which connections age.
+    """
+
+    def __init__(
+        self, symbols: tuple[str, ...], keys: ListenKeys, faults: StreamFaults, now_ms: Callable[[], int]
+    ) -> None:
         self._rows = {symbol.lower(): row for row, symbol in enumerate(symbols)}
+        self._keys, self._faults, self._now_ms = keys, faults, now_ms
         self._connections: dict[Connection, None] = {}
         self._awaited: dict[Connection, int] = {}
         self._wanted: dict[str, Stream] | None = None
@@ -162,6 +208,7 @@ class Hub:
             self._wanted = {
                 name: stream
                 for connection in self._connections
+                if not connection.half_open
                 for name, stream in connection.names.items()
                 if stream is not None
             }
@@ -173,6 +220,8 @@ class Hub:
 
     def deliver(self, messages: Mapping[str, list[bytes]]) -> None:
         """Send to each connection the messages (stream name → events without envelope) it is subscribed to."""
+        if self._faults.busy:
+            messages = self._spoilt(messages)
         raw: dict[str, bytes] = {}
         wrapped: dict[str, bytes] = {}
         for connection in self._connections:
@@ -183,13 +232,63 @@ class Hub:
                 frames.update(_framed(messages, connection.combined))
             connection.write(b"".join([frames[name] for name in connection.names if name in frames]))
 
+    def _spoilt(self, messages: Mapping[str, list[bytes]]) -> dict[str, list[bytes]]:
+        public = {name for name in messages if (stream := self.wanted.get(name)) and stream.kind in PUBLIC_KINDS}
+        routes: dict[Route, set[str]] = {"market": messages.keys() - public, "public": public}
+        found: dict[str, list[bytes]] = {}
+        for route, names in routes.items():
+            found |= self._faults.through(route, {name: messages[name] for name in messages if name in names})
+        return {name: events for name, events in found.items() if events}
+
+    def deliver_user(self, events: list[UserEvent]) -> None:
+        """Send user data events to the private connections that hold a living listen key of their account."""
+        for event in events:
+            body, kind = msgspec.json.encode(event.body), str(event.body["e"])
+            bodies = self._faults.through("private", {kind: [body]})[kind] if self._faults.busy else [body]
+            for connection in self._connections:
+                if connection.route != "private" or (connection.events and kind not in connection.events):
+                    continue
+                for key in connection.names:
+                    if self._keys.owner(key) == event.account:
+                        for each in bodies:
+                            connection.write(_enveloped(key, each, connection.combined))
+
+    def expire(self, expired: list[tuple[str, str]]) -> None:
+        """Tell the connections that hold dead listen keys."""
+        now_ms = self._now_ms()
+        for _, key in expired:
+            body = msgspec.json.encode({"e": "listenKeyExpired", "E": now_ms, "listenKey": key})
+            for connection in self._connections:
+                if connection.route == "private" and key in connection.names:
+                    connection.write(_enveloped(key, body, connection.combined))
+
+    def break_connections(self, fault: StreamFault) -> int:
+        """Make the first `count` connections of a route half-open, or cut them; returns how many."""
+        chosen = [each for each in self._connections if each.route == fault.route and not each.half_open][: fault.count]
+        for connection in chosen:
+            if fault.kind == "cut":
+                connection.transport.abort()
+            else:
+                connection.half_open = True
+                self._awaited.pop(connection, None)
+        self._subscriptions_changed()
+        return len(chosen)
+
+    def cut_old(self, before_ms: int) -> int:
+        """Close connections that were opened before a time; returns how many."""
+        old = [connection for connection in self._connections if connection.opened_ms < before_ms]
+        for connection in old:
+            connection.write(frame((1008).to_bytes(2) + b"disconnected", CLOSE_FRAME))
+            connection.transport.close()
+        return len(old)
+
     async def barrier(self, sequence: int) -> None:
         """Ping every subscribed connection and wait until each has answered or gone.
 
         A client that reads in order answers only after it has taken everything that was sent before.
         """
         ping = frame(str(sequence).encode(), PING_FRAME)
-        self._awaited = {connection: sequence for connection in self._connections if connection.live}
+        self._awaited = {connection: sequence for connection in self._connections if connection.awaited}
         for connection in self._awaited:
             connection.write(ping)
         while self._awaited:
@@ -211,11 +310,18 @@ class Hub:
         if request.transport is None:
             return socket
         connection = Connection(route, combined, request.transport, self._rows)
+        connection.opened_ms = self._now_ms()
+        if route == "private":
+            asked = parse_qs(request.rel_url.raw_query_string)
+            names = names + asked.get("listenKey", [])
+            connection.events = frozenset(name for text in asked.get("events", []) for name in text.split("/"))
         connection.subscribe(names)
         self._connections[connection] = None
         self._subscriptions_changed()
         try:
             async for message in socket:
+                if connection.half_open:
+                    continue
                 if message.type is WSMsgType.TEXT:
                     answer = connection.control(message.data)
                     if answer is not None:
@@ -245,6 +351,11 @@ class Hub:
         """Wake everybody who waits for a change."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()
+
+
+def _enveloped(name: str, event: bytes, combined: bool) -> bytes:
+    """One event as a frame."""
+    return _framed({name: [event]}, combined)[name]
 
 
 def _framed(messages: Mapping[str, list[bytes]], combined: bool) -> dict[str, bytes]:

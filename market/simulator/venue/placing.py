@@ -162,7 +162,7 @@ def _check_closing(account: Account, order: Order) -> None:
             for other in account.open_orders.values()
             if (other.symbol, other.side, other.position_side) == (order.symbol, order.side, order.position_side)
         ]
-        if order.quantity + sum(others) > abs(account.position(order.symbol, order.position_side).quantity):
+        if order.remaining + sum(others) > abs(account.position(order.symbol, order.position_side).quantity):
             raise Refusal(-2022)
 
 
@@ -200,19 +200,23 @@ def check_margin(venue: Venue, account: Account, order: Order) -> None:
 
 def _execute(venue: Venue, account: Account, order: Order) -> None:
     """What a new order does at once."""
-    last = venue.state.quotes[order.symbol].last
     if order.type == "MARKET" or crosses(venue, order):
-        quantity = offered(venue, order.symbol, order.quantity)
-        if order.only_closes:
-            quantity = min(quantity, abs(account.position(order.symbol, order.position_side).quantity))
-        if quantity > 0:
-            fill(venue, account, order, quantity, last, maker=False)
+        _take(venue, account, order)
     if not order.working:
         return
     if order.type == "MARKET":
         expire(venue, account, order, MARKET_REMAINDER)
     elif order.time_in_force in ("IOC", "FOK"):
         expire(venue, account, order, IOC_REMAINDER)
+
+
+def _take(venue: Venue, account: Account, order: Order) -> None:
+    """Fill as much of an order as the market offers now, and as it may close."""
+    quantity = offered(venue, order.symbol, order.remaining)
+    if order.only_closes:
+        quantity = min(quantity, abs(account.position(order.symbol, order.position_side).quantity))
+    if quantity > 0:
+        fill(venue, account, order, quantity, venue.state.quotes[order.symbol].last, maker=False)
 
 
 def amend(
@@ -238,6 +242,7 @@ def amend(
         return order
     del account.open_orders[order.id]
     try:
+        _check_closing(account, changed)
         if changed.time_in_force == "GTX":
             _check_immediacy(venue, changed)
         if not changed.only_closes:
@@ -248,8 +253,6 @@ def amend(
     account.open_orders[order.id] = changed
     venue.emit(order_update(account, changed, "AMENDMENT", venue.now_ms))
     if crosses(venue, changed):
-        amount = offered(venue, changed.symbol, changed.remaining)
-        if amount > 0:
-            fill(venue, account, changed, amount, venue.state.quotes[changed.symbol].last, maker=False)
+        _take(venue, account, changed)
     venue.check()
     return changed

@@ -131,7 +131,7 @@ def test_the_mark_price_triggers_what_works_on_it() -> None:
 
 
 def test_price_protection_waits_until_both_prices_are_near() -> None:
-    venue, account = venue_at()
+    venue, account = venue_at(algo_lag_ms=0)
     order(venue, account, "BUY", "MARKET", 1)
     placed = stop(venue, account, "SELL", "STOP_MARKET", 1, trigger_price=47_500, price_protect=True)
     move(venue, 47_000, 50_000)

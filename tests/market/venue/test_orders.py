@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from market.simulator.venue.execution import cancel
 from market.simulator.venue.placing import amend, place
 from market.simulator.venue.refusals import Refusal
+from market.simulator.venue.settings import set_hedge
 from tests.market.venue.made import BTC, XRP, D, kinds, move, order, quote, request, venue_at
 
 BUY = ("BUY", "LIMIT")
@@ -207,3 +208,14 @@ def test_the_countdown_cancels_what_is_open() -> None:
     move(venue, 48_000, ms=1_000)  # reaches 49,000 only after the countdown has run out
     assert (resting.status, other.status) == ("CANCELED", "NEW")
     assert account.countdowns == {}
+
+
+def test_amending_cannot_close_more_than_there_is() -> None:
+    venue, account = venue_at()
+    set_hedge(account, True)
+    order(venue, account, "BUY", "MARKET", "0.2", position_side="LONG")
+    closing = order(venue, account, "SELL", "LIMIT", "0.1", price=51_000, position_side="LONG")
+    with pytest.raises(Refusal) as refused:
+        amend(venue, account, closing, "SELL", D("0.3"), D(50_000))
+    assert refused.value.code == -2022
+    assert amend(venue, account, closing, "SELL", D("0.2"), D(50_000)).status == "FILLED"

@@ -1,0 +1,69 @@
+"""Messages of the streams that follow the last price rather than bars: trades, best prices, order books."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from market.simulator.book import Book, rows
+from market.simulator.streams import Stream
+from market.simulator.trading import Trading
+from market.simulator.venue.events import plain
+
+
+class Ticks:
+    """Makes messages at the venue's present time; remembers each symbol's last book, for the changes."""
+
+    def __init__(self, symbols: tuple[str, ...], trading: Trading) -> None:
+        self._symbols, self._trading = symbols, trading
+        self.books: dict[str, Book] = {}
+
+    def messages(self, wanted: Iterable[tuple[str, Stream]]) -> dict[str, list[bytes]]:
+        """The message of each wanted stream (by its name)."""
+        found: dict[str, list[bytes]] = {}
+        changes: dict[str, tuple[Book, Book]] = {}
+        for name, stream in wanted:
+            symbol = self._symbols[stream.row]
+            if stream.kind == "aggTrade":
+                found[name] = [msgspec.json.encode(self._trade(symbol))]
+                continue
+            if symbol not in changes:
+                before = self.book(symbol)
+                changes[symbol] = before, self._renew(symbol)
+            found[name] = [msgspec.json.encode(self._book_event(symbol, stream, *changes[symbol]))]
+        return found
+
+    def book(self, symbol: str) -> Book:
+        """The book as it was last told, made when it is first asked for."""
+        if symbol not in self.books:
+            self._renew(symbol)
+        return self.books[symbol]
+
+    def _renew(self, symbol: str) -> Book:
+        now_ms = self._trading.venue.now_ms
+        book = Book.around(self._trading.last(symbol).last, self._trading.rules[symbol], now_ms)
+        self.books[symbol] = book
+        return book
+
+    def _trade(self, symbol: str) -> dict[str, Any]:
+        now_ms, last = self._trading.venue.now_ms, plain(self._trading.last(symbol).last)
+        quantity = plain(self._trading.rules[symbol].lot.step)
+        event = {"e": "aggTrade", "E": now_ms, "s": symbol, "a": now_ms, "p": last, "q": quantity, "nq": quantity}
+        return {**event, "f": now_ms, "l": now_ms, "T": now_ms, "m": now_ms % 2 == 0}
+
+    def _book_event(self, symbol: str, stream: Stream, before: Book, book: Book) -> dict[str, Any]:
+        now_ms = self._trading.venue.now_ms
+        head = {"E": now_ms, "T": now_ms, "s": symbol}
+        if stream.kind == "bookTicker":
+            (bid, bids), (ask, asks) = next(iter(book.bids.items())), next(iter(book.asks.items()))
+            best = {"b": plain(bid), "B": plain(bids), "a": plain(ask), "A": plain(asks)}
+            return {"e": "bookTicker", "u": book.update_id, **head, **best}
+        ids = {"U": before.update_id + 1, "u": book.update_id, "pu": before.update_id}
+        if stream.kind == "snapshot":
+            limit = int(stream.interval)
+            return {"e": "depthUpdate", **head, **ids, "b": rows(book.bids, limit), "a": rows(book.asks, limit)}
+        bids_changed, asks_changed = book.changes(before)
+        sides = {"b": rows(bids_changed, len(bids_changed)), "a": rows(asks_changed, len(asks_changed))}
+        return {"e": "depthUpdate", **head, **ids, **sides}
