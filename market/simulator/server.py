@@ -138,6 +138,9 @@ class Simulator:
             state=read_state(self.options.state),
             check=self.options.check,
         )
+        if (self.options.accounts or self.options.state is not None) and not self.clock.ended:
+            # Orders may come before the first minute plays: the prices on the way to it have to be there.
+            self.trading.load(await self._tape.chunk(self.clock.minute))
         self._player = Player(
             *(symbols, self._tape, past, self.hub, self.clock, self.faults, digits, self._updates, self.trading)
         )
@@ -252,9 +255,6 @@ class Simulator:
     async def _run(self) -> None:
         """Play minute after minute."""
         try:
-            if self.options.accounts or self.options.state is not None:
-                # Orders may come before the first minute plays: the prices on the way to it have to be there.
-                self.trading.load(await self._tape.chunk(self.clock.minute))
             while True:
                 await self.clock.permission()
                 if self.hub.consumers < self.consumers:

@@ -65,6 +65,7 @@ class Taken(list[str]):
         super().__init__()
         self.socket = socket
         self.arrived = asyncio.Event()
+        self.ended = asyncio.Event()
 
     async def ask(self, message: str) -> str:
         """Send a control message; the next message that arrives, which is its answer while the clock stands."""
@@ -89,6 +90,7 @@ async def taking(url: str) -> AsyncIterator[Taken]:
             async for message in socket:
                 taken.append(message.data)
                 taken.arrived.set()
+            taken.ended.set()
 
         reader = asyncio.create_task(read())
         try:
