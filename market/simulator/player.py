@@ -101,7 +101,7 @@ class Player:
         self._symbols = [msgspec.json.encode(symbol).decode() for symbol in symbols]
         self._tape, self._past, self._hub, self._clock, self._faults = tape, past, hub, clock, faults
         self._digits, self._trading = digits, trading
-        self._ticks = Ticks(symbols, trading)
+        self.ticks = Ticks(symbols, trading)
         offsets = [MINUTE_MS * (i + 1) // (updates_per_bar + 1) for i in range(updates_per_bar)]
         self._moments = sorted([(offset, self._partial) for offset in offsets] + [(MARK_PRICE_OFFSET_MS, self._marks)])
         self._last = np.full(len(symbols), np.nan)
@@ -119,7 +119,7 @@ class Player:
             await self._clock.reach(minute + offset)
             await self._prepare(minute)
             self._trading.advance(minute + offset)
-            self._hub.deliver({**make(chunk, index, offset), **self._ticks.messages(self._plan.ticks)})
+            self._hub.deliver({**make(chunk, index, offset), **self.ticks.messages(self._plan.ticks)})
             if self._faults.asked:
                 # What went wrong is repaired in the middle of a minute: the time stands while a consumer does that.
                 await self._hub.barrier(minute + offset)

@@ -51,6 +51,9 @@ class Rest:
             "time": self.time,
             "exchangeInfo": self.exchange_info,
             "klines": self.klines,
+            "continuousKlines": self.klines,
+            "indexPriceKlines": self.klines,
+            "markPriceKlines": self.klines,
             "fundingRate": self.funding_rate,
             "premiumIndex": self.premium_index,
         }
@@ -76,7 +79,7 @@ class Rest:
         return answer(exchange_info(now, rows))
 
     async def klines(self, request: web.Request) -> web.StreamResponse:
-        """`GET /fapi/v1/klines`."""
+        """`GET /fapi/v1/klines`; the same bars under the names of mark, index and continuous klines."""
         now = self._clock.now_ms
         symbol = self._symbol(request, now)
         interval = request.query.get("interval", "")
@@ -138,9 +141,8 @@ class Rest:
         return tuple(symbol for symbol, listing in self._listings.items() if listing.start_ms <= now)
 
     def _symbol(self, request: web.Request, now: int) -> str:
-        symbol = request.query.get("symbol", "")
-        if not symbol:
-            raise missing("symbol")
+        name = "pair" if request.path.endswith(("continuousKlines", "indexPriceKlines")) else "symbol"
+        symbol = Parameters(request.query).text(name)
         if symbol not in self._listed(now):
             raise Refusal(-1121, "Invalid symbol.")
         return symbol

@@ -20,6 +20,7 @@ from market.simulator.listen_keys import ListenKeys
 from market.simulator.options import Options, read_state, write_state
 from market.simulator.player import Player
 from market.simulator.private_rest import PrivateRest
+from market.simulator.public_rest import PublicRest
 from market.simulator.rest import Rest
 from market.simulator.rest_faults import RestFaults
 from market.simulator.signed import VenueTime
@@ -146,6 +147,8 @@ class Simulator:
         )
         application = web.Application(middlewares=[gate(self.limits, self.rest_faults)])
         application.add_routes(Rest(listings, past, self.clock, self.time).routes())
+        public = PublicRest(listings, past, self.clock, self.trading, self._player.ticks)
+        application.add_routes(public.routes())
         application.add_routes(PrivateRest(self.trading, self.time, self.keys, self.limits, self.clock).routes())
         application.add_routes(self._stream_routes())
         application.add_routes(Control(self).routes())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -18,11 +18,13 @@ class Ticks:
 
     def __init__(self, symbols: tuple[str, ...], trading: Trading) -> None:
         self._symbols, self._trading = symbols, trading
-        self.books: dict[str, Book] = {}
+        self._books: dict[str, Book] = {}
+        self._told: set[str] = set()
 
-    def messages(self, wanted: Iterable[tuple[str, Stream]]) -> dict[str, list[bytes]]:
+    def messages(self, wanted: Collection[tuple[str, Stream]]) -> dict[str, list[bytes]]:
         """The message of each wanted stream (by its name)."""
         found: dict[str, list[bytes]] = {}
+        self._told = {self._symbols[stream.row] for _, stream in wanted if stream.kind != "aggTrade"}
         changes: dict[str, tuple[Book, Book]] = {}
         for name, stream in wanted:
             symbol = self._symbols[stream.row]
@@ -30,21 +32,21 @@ class Ticks:
                 found[name] = [msgspec.json.encode(self._trade(symbol))]
                 continue
             if symbol not in changes:
-                before = self.book(symbol)
+                before = self._books.get(symbol) or self._renew(symbol)
                 changes[symbol] = before, self._renew(symbol)
             found[name] = [msgspec.json.encode(self._book_event(symbol, stream, *changes[symbol]))]
         return found
 
     def book(self, symbol: str) -> Book:
-        """The book as it was last told, made when it is first asked for."""
-        if symbol not in self.books:
+        """The book as the streams told it last; the present one of a symbol whose book no stream tells."""
+        if symbol not in self._books or symbol not in self._told:
             self._renew(symbol)
-        return self.books[symbol]
+        return self._books[symbol]
 
     def _renew(self, symbol: str) -> Book:
         now_ms = self._trading.venue.now_ms
         book = Book.around(self._trading.last(symbol).last, self._trading.rules[symbol], now_ms)
-        self.books[symbol] = book
+        self._books[symbol] = book
         return book
 
     def _trade(self, symbol: str) -> dict[str, Any]:

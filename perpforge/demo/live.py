@@ -72,6 +72,7 @@ class LiveMarket:
             *("--start-ms", str(plan.live_ms)),
             *("--port", str(self.exchange_port)),
             *("--consumers", "1"),
+            "--no-limits",
         ]
         if plan.end_ms is not None:
             command += ["--end-ms", str(plan.end_ms)]
