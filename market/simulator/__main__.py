@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _arguments() -> argparse.ArgumentParser:
         "--speed", default="", help="simulated seconds per second, or `stepped`; default: as consumers allow"
     )
     clock.add_argument("--stepped", action="store_true", help="the same as --speed stepped")
+    clock.add_argument("--real-time", action="store_true", help="the time is the machine's, from this minute on")
     clock.add_argument("--consumers", type=int, default=1, help="hold the clock while fewer are subscribed")
     clock.add_argument("--updates-per-bar", type=int, default=2, help="partial updates of each bar")
     server = parser.add_argument_group("the server")
@@ -101,6 +103,10 @@ def _start_ms(source: BarSource) -> int:
     return min(first + DAY_MS, (first + last) // 2) // MINUTE_MS * MINUTE_MS
 
 
+def _this_minute() -> int:
+    return int(time.time()) // 60 * MINUTE_MS
+
+
 def _options(given: argparse.Namespace) -> Options:
     try:
         accounts = tuple(AccountSpec.parse(text) for text in given.account)
@@ -114,6 +120,7 @@ def _options(given: argparse.Namespace) -> Options:
         weight_limit=None if given.no_limits else WEIGHT_LIMIT,
         connection_ms=None if given.no_limits else DAY_MS,
         state=given.state,
+        real_time=given.real_time,
     )
 
 
@@ -133,7 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = _arguments().parse_args(arguments)
     try:
         source = _source(given)
-        start_ms = _start_ms(source) if given.start_ms is None else given.start_ms
+        start_ms = given.start_ms
+        if start_ms is None:
+            start_ms = _this_minute() if given.real_time else _start_ms(source)
         asyncio.run(
             run_simulator(
                 source,
@@ -142,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
                 speed=_speed(given.speed),
                 host=given.host,
                 port=given.port,
-                consumers=given.consumers,
+                consumers=0 if given.real_time else given.consumers,
                 updates_per_bar=given.updates_per_bar,
                 stepped=given.stepped or given.speed == "stepped",
                 options=_options(given),

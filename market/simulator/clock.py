@@ -35,6 +35,7 @@ class SimulatedClock:
     speed: simulated seconds per wall second; None for as fast as consumers allow.
     pause_at_ms: minutes that end later wait until it is moved or None.
     wall: a monotonic clock in seconds, for pacing alone.
+    follow: `wall` tells seconds since 1970, and the simulated time is to be the same: no delay is forgiven.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class SimulatedClock:
         speed: float | None,
         pause_at_ms: int | None,
         wall: Callable[[], float],
+        *,
+        follow: bool = False,
     ) -> None:
         if start_ms % MINUTE_MS:
             raise SimulationFailed(f"start_ms {start_ms} is not the first millisecond of a minute")
@@ -57,7 +60,8 @@ class SimulatedClock:
         self._wall = wall
         self._now = start_ms
         self._target: int | None = None
-        self._due = 0.0
+        self._due = start_ms / 1000 if follow else 0.0
+        self._catch_up_s = float("inf") if follow else CATCH_UP_S
         self._changed = asyncio.Event()
 
     @property
@@ -113,7 +117,7 @@ class SimulatedClock:
 
     async def reach(self, time_ms: int) -> None:
         """Let the time pass until `time_ms`, at the pace that is set."""
-        self._due = max(self._due, self._wall() - CATCH_UP_S)
+        self._due = max(self._due, self._wall() - self._catch_up_s)
         self._target = time_ms
         while self.speed is not None:
             due = self._due + (time_ms - self._now) / 1000 / self.speed

@@ -23,7 +23,7 @@ class Options:
     wrong. weight_limit: request weight per IP and wall minute; None counts without refusing. connection_ms: the age
     (simulated) at which a stream connection is closed; None for never; the venue has 24 hours. listen_key_ms: how long
     (simulated) a listen key lives. state: a file that the venue's state is read from, if it is there, and written to
-    at the end.
+    at the end. real_time: the simulated time follows the machine's clock, at a speed of one.
     """
 
     accounts: tuple[AccountSpec, ...] = ()
@@ -34,6 +34,7 @@ class Options:
     connection_ms: int | None = None
     listen_key_ms: int | None = LIFETIME_MS
     state: Path | None = None
+    real_time: bool = False
 
 
 def read_state(path: Path | None) -> State | None:

@@ -82,8 +82,10 @@ class Simulator:
     ) -> None:
         if not 0 <= updates_per_bar <= 240:
             raise SimulationFailed(f"updates_per_bar {updates_per_bar} is not between 0 and 240 (one in 250 ms)")
-        self.clock = SimulatedClock(start_ms, end_ms, speed, start_ms if stepped else None, time.monotonic)
         self.options = options or Options()
+        pause_at_ms, real = start_ms if stepped else None, self.options.real_time
+        wall = time.time if real else time.monotonic
+        self.clock = SimulatedClock(start_ms, end_ms, 1.0 if real else speed, pause_at_ms, wall, follow=real)
         self.faults = Faults()
         self.limits = Limits(time.monotonic, self._now_ms, self.options.weight_limit)
         self.rest_faults = RestFaults(self.faults.count, self.limits.ban)

@@ -31,10 +31,10 @@ Before the close, so that a funding rate settled at the close is not known a bar
 
 MAX_MESSAGE_BYTES = 1 << 16
 TEXT_FRAME, CLOSE_FRAME, PING_FRAME = 0x81, 0x88, 0x89
-PUBLIC_KINDS = ("bookTicker", "depth", "snapshot")
+PUBLIC_KINDS = ("bookTicker", "depth", "snapshot", "trade")
 
 
-Kind = Literal["kline", "markPrice", "aggTrade", "bookTicker", "depth", "snapshot"]
+Kind = Literal["kline", "markPrice", "aggTrade", "trade", "bookTicker", "depth", "snapshot"]
 MARKET_KINDS: dict[str, Kind] = {
     "markPrice": "markPrice",
     "markPrice@1s": "markPrice",
@@ -68,8 +68,8 @@ def parse_stream(name: str, rows: Mapping[str, int], route: Route = "market") ->
     if row is None:
         return None
     if route == "public":
-        if rest == "bookTicker":
-            return Stream("bookTicker", row, "")
+        if rest in ("bookTicker", "trade"):
+            return Stream("bookTicker" if rest == "bookTicker" else "trade", row, "")
         found = DEPTH.fullmatch(rest)
         return found and Stream("snapshot" if found[1] else "depth", row, found[1] or "")
     if route != "market":

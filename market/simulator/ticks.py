@@ -12,6 +12,8 @@ from market.simulator.streams import Stream
 from market.simulator.trading import Trading
 from market.simulator.venue.events import plain
 
+TRADES = ("aggTrade", "trade")
+
 
 class Ticks:
     """Makes messages at the venue's present time; remembers each symbol's last book, for the changes."""
@@ -24,12 +26,12 @@ class Ticks:
     def messages(self, wanted: Collection[tuple[str, Stream]]) -> dict[str, list[bytes]]:
         """The message of each wanted stream (by its name)."""
         found: dict[str, list[bytes]] = {}
-        self._told = {self._symbols[stream.row] for _, stream in wanted if stream.kind != "aggTrade"}
+        self._told = {self._symbols[stream.row] for _, stream in wanted if stream.kind not in TRADES}
         changes: dict[str, tuple[Book, Book]] = {}
         for name, stream in wanted:
             symbol = self._symbols[stream.row]
-            if stream.kind == "aggTrade":
-                found[name] = [msgspec.json.encode(self._trade(symbol))]
+            if stream.kind in TRADES:
+                found[name] = [msgspec.json.encode(self._trade(symbol, stream.kind))]
                 continue
             if symbol not in changes:
                 before = self._books.get(symbol) or self._renew(symbol)
@@ -49,11 +51,13 @@ class Ticks:
         self._books[symbol] = book
         return book
 
-    def _trade(self, symbol: str) -> dict[str, Any]:
+    def _trade(self, symbol: str, kind: str) -> dict[str, Any]:
         now_ms, last = self._trading.venue.now_ms, plain(self._trading.last(symbol).last)
         quantity = plain(self._trading.rules[symbol].lot.step)
-        event = {"e": "aggTrade", "E": now_ms, "s": symbol, "a": now_ms, "p": last, "q": quantity, "nq": quantity}
-        return {**event, "f": now_ms, "l": now_ms, "T": now_ms, "m": now_ms % 2 == 0}
+        event = {"e": kind, "E": now_ms, "T": now_ms, "s": symbol, "p": last, "q": quantity, "m": now_ms % 2 == 0}
+        if kind == "trade":
+            return {**event, "t": now_ms, "X": "MARKET"}
+        return {**event, "a": now_ms, "nq": quantity, "f": now_ms, "l": now_ms}
 
     def _book_event(self, symbol: str, stream: Stream, before: Book, book: Book) -> dict[str, Any]:
         now_ms = self._trading.venue.now_ms

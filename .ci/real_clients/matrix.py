@@ -1,0 +1,45 @@
+"""What both clients' scripts share: rows of the matrix, and the simulator's control endpoint. Standard library alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import urllib.request
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+KEY, SECRET, POOR_KEY = "key", "secret", "poor"
+SYMBOL = "BTCUSDT"
+
+
+class Matrix:
+    """Runs operations one after the other, and prints a JSON line for each with what came of it."""
+
+    def __init__(self, client: str, url: str) -> None:
+        self.client, self.url = client, url
+
+    async def row(self, operation: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """One operation: `call` returns what is worth telling, and raises when it is not as it should be."""
+        try:
+            detail = await asyncio.wait_for(call(), 45)
+            result = "ok"
+        except Exception as error:  # noqa: BLE001 - every failure is a row of the matrix
+            detail, result = f"{type(error).__name__}: {error}"[:300], "FAILED"
+        line = {"client": self.client, "operation": operation, "result": result, "detail": str(detail)[:160]}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+        return detail
+
+    def faults(self, **wish: Any) -> None:
+        """Ask the simulator for something out of the ordinary."""
+        body = json.dumps(wish).encode()
+        request = urllib.request.Request(f"{self.url}/simulator/faults", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:  # noqa: S310 - loopback
+            answer.read()
+
+
+def expect(condition: object, found: object) -> None:
+    """Fail with what was found."""
+    if not condition:
+        raise AssertionError(repr(found)[:250])
