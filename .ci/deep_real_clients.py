@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CLIENTS = ROOT / ".ci" / "real_clients"
 PINS = ("ccxt==4.5.90", "binance-sdk-derivatives-trading-usds-futures==18.0.1")
-SCRIPTS = tuple(sys.argv[1:]) or ("ccxt_client.py", "sdk_client.py")
+SCRIPTS = ("ccxt_client.py", "sdk_client.py")
 
 
 def environment() -> Path:
@@ -38,34 +38,49 @@ def simulator() -> tuple[subprocess.Popen[str], str]:
         *(sys.executable, "-m", "market.simulator"),
         *("--source", f"synthetic:seed=7,symbols=BTCUSDT+ETHUSDT,start={day}"),
         *("--real-time", "--updates-per-bar", "120", "--check"),
-        *("--account", "key:secret:100000", "--account", "poor:secret:100"),
+        *("--account", "ccxt:secret:100000", "--account", "sdk:secret:100000", "--account", "poor:secret:100"),
     ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, json.loads(process.stdout.readline())["url"]
 
 
-def main() -> int:
-    """Run both clients; print the matrix."""
-    python, failed = environment(), 0
+def rows_of(python: Path, script: str, url: str, arguments: list[str]) -> list[dict[str, str]]:
+    """What one client's script found; a script that breaks is a failed row of its own."""
+    command = [str(python), script, url, *arguments]
+    found = subprocess.run(command, cwd=CLIENTS, capture_output=True, text=True, timeout=600)
+    rows = [json.loads(line) for line in found.stdout.splitlines() if line.startswith("{")]
+    if found.returncode or not rows:
+        rows.append({"client": script, "operation": "the whole", "result": "FAILED", "detail": found.stderr[-2000:]})
+    return rows
+
+
+def show(rows: list[dict[str, str]]) -> None:
+    """Print operations down, clients across, and what went wrong."""
+    clients = list(dict.fromkeys(row["client"] for row in rows))
+    results = {(row["operation"], row["client"]): row["result"] for row in rows}
+    print("| operation | " + " | ".join(clients) + " |\n" + "|---" * (len(clients) + 1) + "|")
+    for operation in dict.fromkeys(row["operation"] for row in rows):
+        print(f"| {operation} | " + " | ".join(results.get((operation, each), "–") for each in clients) + " |")
+    for row in rows:
+        if row["result"] != "ok":
+            print(f"{row['client']}, {row['operation']}: {row['detail']}")
+
+
+def main(arguments: list[str]) -> int:
+    """Run both clients, without their streams if `--quick`; print the matrix."""
+    python = environment()
     process, url = simulator()
     try:
-        print("| client | operation | result | detail |\n|---|---|---|---|")
-        for script in SCRIPTS:
-            found = subprocess.run([python, script, url], cwd=CLIENTS, capture_output=True, text=True, timeout=600)
-            rows = [json.loads(line) for line in found.stdout.splitlines() if line.startswith("{")]
-            for row in rows:
-                print(f"| {row['client']} | {row['operation']} | {row['result']} | {row['detail']} |", flush=True)
-            failed += sum(row["result"] != "ok" for row in rows)
-            if found.returncode or not rows:
-                print(found.stderr[-3000:])
-                failed += 1
+        rows = [row for script in SCRIPTS for row in rows_of(python, script, url, arguments)]
     finally:
         process.terminate()
         process.wait()
-    print(f"{failed} failed")
-    return 1 if failed else 0
+    show(rows)
+    failed = sum(row["result"] != "ok" for row in rows)
+    print(f"{len(rows) - failed} passed, {failed} failed")
+    return 1 if failed or process.returncode else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ NAMES = (
     "dynamic_features",
     "journal_commit",
     "state_store",
+    "simulator",
     "bundle_swap",
     "demo_stages",
 )

@@ -1,15 +1,15 @@
-"""What both clients' scripts share: rows of the matrix, and the simulator's control endpoint. Standard library alone."""
+"""What both clients' scripts share: rows of the matrix, and the simulator's control endpoint."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-import urllib.request
 from collections.abc import Awaitable, Callable
+from http.client import HTTPConnection
 from typing import Any
 
-KEY, SECRET, POOR_KEY = "key", "secret", "poor"
+KEY, SDK_KEY, POOR_KEY, SECRET = "ccxt", "sdk", "poor", "secret"
 SYMBOL = "BTCUSDT"
 
 
@@ -34,9 +34,11 @@ class Matrix:
     def faults(self, **wish: Any) -> None:
         """Ask the simulator for something out of the ordinary."""
         body = json.dumps(wish).encode()
-        request = urllib.request.Request(f"{self.url}/simulator/faults", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:  # noqa: S310 - loopback
-            answer.read()
+        connection = HTTPConnection(self.url.removeprefix("http://"))
+        connection.request("POST", "/simulator/faults", body)
+        answer = connection.getresponse()
+        expect(answer.status == 200, answer.read())
+        connection.close()
 
 
 def expect(condition: object, found: object) -> None:

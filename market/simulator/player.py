@@ -23,6 +23,10 @@ Messages = dict[str, list[bytes]]
 CLOSE_OFFSET_MS = MINUTE_MS - 1 + CLOSE_DELAY_MS
 
 
+MARKED_UPDATES = 20
+"""From so many updates of a bar on, mark prices are sent as often, at least every three seconds as at the venue."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is subscribed, sorted by what it takes to make it."""
@@ -103,7 +107,10 @@ class Player:
         self._digits, self._trading = digits, trading
         self.ticks = Ticks(symbols, trading)
         offsets = [MINUTE_MS * (i + 1) // (updates_per_bar + 1) for i in range(updates_per_bar)]
-        self._moments = sorted([(offset, self._partial) for offset in offsets] + [(MARK_PRICE_OFFSET_MS, self._marks)])
+        moments = [(offset, self._partial) for offset in offsets] + [(MARK_PRICE_OFFSET_MS, self._marks)]
+        if updates_per_bar >= MARKED_UPDATES:
+            moments += [(offset + 1, self._marks) for offset in offsets if offset + 1 < MARK_PRICE_OFFSET_MS]
+        self._moments = sorted(moments, key=lambda moment: moment[0])
         self._last = np.full(len(symbols), np.nan)
         self._buckets: dict[tuple[int, str], Bucket] = {}
         self._wanted: Mapping[str, Stream] = {}

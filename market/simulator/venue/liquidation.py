@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from market.simulator.venue.accounts import Account
 from market.simulator.venue.events import account_update, margin_call, order_update
 from market.simulator.venue.execution import cancel, fill
-from market.simulator.venue.margin import maintenance_of, margins
+from market.simulator.venue.margin import cross_cover, maintenance_of
 from market.simulator.venue.orders import LIQUIDATED, Order
 from market.simulator.venue.positions import Position
 from market.simulator.venue.rules import rounded
@@ -51,8 +51,8 @@ def _isolated(venue: Venue, account: Account) -> None:
 
 
 def _uncovered(venue: Venue, account: Account) -> bool:
-    found = margins(account, venue.market)
-    return found.cross_maintenance > 0 and found.cross_wallet + found.cross_unrealized <= found.cross_maintenance
+    balance, needed = cross_cover(account, venue.market)
+    return needed > 0 and balance <= needed
 
 
 def _cross(venue: Venue, account: Account) -> None:
@@ -65,8 +65,7 @@ def _cross(venue: Venue, account: Account) -> None:
         held = [position for position in account.held_positions() if not account.is_isolated(position.symbol)]
         worst = max(held, key=lambda position: maintenance_of(position, venue.market))
         notional = _close(venue, account, worst)
-        others = margins(account, venue.market)
-        _charge(venue, account, worst.symbol, notional, others.cross_wallet + others.cross_unrealized)
+        _charge(venue, account, worst.symbol, notional, cross_cover(account, venue.market)[0])
     if account.cross_wallet < 0 and not any(
         not account.is_isolated(position.symbol) for position in account.held_positions()
     ):
@@ -119,12 +118,13 @@ def _insure(venue: Venue, account: Account, symbol: str, amount: Decimal) -> Non
 def _call(venue: Venue, account: Account) -> None:
     """MARGIN_CALL once, when maintenance margin takes more than its share of the margin balance."""
     ratio, called = venue.parameters.margin_call_ratio, []
-    found = margins(account, venue.market)
-    cross = found.cross_maintenance > ratio * (found.cross_wallet + found.cross_unrealized)
+    cross_balance, cross_needed = cross_cover(account, venue.market)
     for position in account.held_positions():
-        needed = maintenance_of(position, venue.market)
-        balance = position.isolated_wallet + position.unrealized(venue.market.mark(position.symbol))
-        if (needed > ratio * balance) if account.is_isolated(position.symbol) else cross:
+        balance, needed = cross_balance, cross_needed
+        if account.is_isolated(position.symbol):
+            balance = position.isolated_wallet + position.unrealized(venue.market.mark(position.symbol))
+            needed = maintenance_of(position, venue.market)
+        if needed > ratio * balance:
             called.append(position)
     if called and not account.margin_called:
         venue.emit(margin_call(account, called, venue.market, venue.now_ms))

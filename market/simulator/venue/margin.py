@@ -114,6 +114,20 @@ def margins(account: Account, market: Market) -> Margins:
     )
 
 
+def cross_cover(account: Account, market: Market) -> tuple[Decimal, Decimal]:
+    """Margin balance of cross margin, and the maintenance margin that it has to cover."""
+    balance, needed = account.wallet, ZERO
+    for position in account.positions.values():
+        if not position.quantity:
+            continue
+        if account.is_isolated(position.symbol):
+            balance -= position.isolated_wallet
+        else:
+            balance += position.unrealized(market.mark(position.symbol))
+            needed += maintenance_of(position, market)
+    return balance, needed
+
+
 def liquidation_price(account: Account, position: Position, market: Market) -> Decimal:
     """The mark price at which this position would be liquidated; zero when no price does that."""
     if not position.quantity:

@@ -21,7 +21,7 @@ from market.simulator.venue.algo import cancel_algo, place_algo
 from market.simulator.venue.books import BooksBroken, check
 from market.simulator.venue.engine import State, Venue
 from market.simulator.venue.execution import cancel
-from market.simulator.venue.margin import margins
+from market.simulator.venue.margin import cross_cover, margins
 from market.simulator.venue.orders import OrderRequest
 from market.simulator.venue.placing import amend, place
 from market.simulator.venue.refusals import Refusal
@@ -203,6 +203,8 @@ class Exchange(RuleBasedStateMachine):
         for account in (self.account, self.other):
             found = margins(account, self.venue.market)
             assert found.open_order_initial >= 0
+            balance = found.cross_wallet + found.cross_unrealized
+            assert cross_cover(account, self.venue.market) == (balance, found.cross_maintenance)
             assert found.maintenance >= found.cross_maintenance >= 0
             isolated = sum(p.isolated_wallet for p in account.positions.values())
             assert found.wallet == found.cross_wallet + isolated
