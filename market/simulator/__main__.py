@@ -11,6 +11,7 @@ import asyncio
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,12 @@ def _arguments() -> argparse.ArgumentParser:
     server.add_argument("--port", type=int, default=0, help="0 takes a free one")
     venue = parser.add_argument_group("the venue")
     venue.add_argument(
-        "--account", action="append", default=[], metavar="KEY:SECRET:USDT", help="an account; may be repeated"
+        "--account",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY:SECRET:USDT",
+        help="accounts; @FILE for a secret is the PEM of an Ed25519 public key",
     )
     venue.add_argument("--faults", type=Path, metavar="PLAN", help="a JSON file: what goes wrong, and when")
     venue.add_argument("--check", action="store_true", help="prove after every step that the books add up")
@@ -107,10 +113,17 @@ def _this_minute() -> int:
     return int(time.time()) // 60 * MINUTE_MS
 
 
+def _account(text: str) -> AccountSpec:
+    spec = AccountSpec.parse(text)
+    if not spec.secret.startswith("@"):
+        return spec
+    return replace(spec, secret=Path(spec.secret[1:]).read_text())
+
+
 def _options(given: argparse.Namespace) -> Options:
     try:
-        accounts = tuple(AccountSpec.parse(text) for text in given.account)
-    except ValueError as error:
+        accounts = tuple(_account(text) for text in given.account)
+    except (ValueError, OSError) as error:
         raise SimulationFailed(str(error)) from error
     return Options(
         accounts=accounts,

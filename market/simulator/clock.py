@@ -61,6 +61,7 @@ class SimulatedClock:
         self._now = start_ms
         self._target: int | None = None
         self._due = start_ms / 1000 if follow else 0.0
+        self.follows = follow
         self._catch_up_s = float("inf") if follow else CATCH_UP_S
         self._changed = asyncio.Event()
 

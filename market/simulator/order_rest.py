@@ -72,10 +72,10 @@ class OrderRest:
 
     def place(self, account: Account, asked: Parameters) -> Reply:
         """`POST order`: ACK unless RESULT is asked for."""
-        acknowledged, order = place(self._trading.venue, account, order_request(asked, algo=False))
         wanted = asked.optional("newOrderRespType") or "ACK"
         if wanted not in ("ACK", "RESULT"):
             raise invalid("newOrderRespType")
+        acknowledged, order = place(self._trading.venue, account, order_request(asked, algo=False))
         return Reply(order_answer(order if wanted == "RESULT" else acknowledged), weight=0)
 
     def test(self, account: Account, asked: Parameters) -> Reply:

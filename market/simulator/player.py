@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from market.bars import BAR, MINUTE_MS, Bars, interval_ms, resample
 from market.simulator.clock import SimulatedClock
+from market.simulator.connections import Stream
 from market.simulator.faults import Faults, revise, spoil
 from market.simulator.prices import fold, so_far
-from market.simulator.streams import CLOSE_DELAY_MS, MARK_PRICE_OFFSET_MS, Hub, Stream
+from market.simulator.streams import CLOSE_DELAY_MS, MARK_PRICE_OFFSET_MS, Hub
 from market.simulator.tape import Chunk, Past, Tape
 from market.simulator.text import kline_events, mark_price_events
 from market.simulator.ticks import Ticks
@@ -127,7 +128,7 @@ class Player:
             await self._prepare(minute)
             self._trading.advance(minute + offset)
             self._hub.deliver({**make(chunk, index, offset), **self.ticks.messages(self._plan.ticks)})
-            if self._faults.asked:
+            if self._faults.asked and not self._clock.follows:
                 # What went wrong is repaired in the middle of a minute: the time stands while a consumer does that.
                 await self._hub.barrier(minute + offset)
         await self._clock.reach(minute + CLOSE_OFFSET_MS)

@@ -50,7 +50,9 @@ class PrivateRest:
             headers = self._limits.order(account.key, count) if count else {}
             self._trading.advance(self._clock.now_ms)
             symbol = asked.get("symbol")
-            self._trading.refresh((symbol,) if symbol else ())
+            if symbol:
+                self._trading.check_listed(symbol, trades=bool(count))
+                self._trading.refresh((symbol,))
             try:
                 reply = call(account, asked)
             finally:

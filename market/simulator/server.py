@@ -129,7 +129,9 @@ class Simulator:
         symbols = tuple(listings)
         self.clock.shorten(max(listing.end_ms for listing in listings.values()))
         self._symbols = symbols
-        self.hub = Hub(symbols, self.keys, self.stream_faults, self._now_ms)
+        limited = self.options.weight_limit is not None
+        wall = time.monotonic if limited else None
+        self.hub = Hub(symbols, self.keys, self.stream_faults, self._now_ms, wall)
         past = Past(self._source, self._reader, listings, self.faults)
         self._tape = Tape(self._source, symbols, self._reader, self.clock.end_ms)
         digits = np.array([listing.price_decimals for listing in listings.values()])
@@ -272,7 +274,10 @@ class Simulator:
                 self._age()
                 self.clock.enter("waiting")
                 self._sequence += 1
-                await self.hub.barrier(self._sequence)
+                if self.options.real_time:
+                    self.hub.ping(self._sequence)  # real time waits for nobody
+                else:
+                    await self.hub.barrier(self._sequence)
                 self.clock.played()
                 await asyncio.sleep(0)  # nothing above need have waited; REST wants its turn
         except Exception as error:

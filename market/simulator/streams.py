@@ -1,21 +1,25 @@
-"""Stream connections: routes, subscriptions, control messages, and the barrier that makes the clock wait.
-
-Frames are written to the transport in one piece per connection and moment: frames from a server are not masked, so
-each message is encoded and framed once for all its subscribers, and nothing is awaited in between.
-"""
+"""All stream connections: who is sent what, the barrier that makes the clock wait, and how connections end."""
 
 from __future__ import annotations
 
 import asyncio
-import re
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
 from aiohttp import WSMsgType, web
 
-from market.bars import INTERVAL_MS
+from market.simulator.connections import (
+    CLOSE_FRAME,
+    PING_FRAME,
+    PUBLIC_KINDS,
+    Connection,
+    Stream,
+    enveloped,
+    frame,
+    framed,
+)
 from market.simulator.listen_keys import ListenKeys
 from market.simulator.stream_faults import Route, StreamFault, StreamFaults
 from market.simulator.venue.events import UserEvent
@@ -30,149 +34,9 @@ Before the close, so that a funding rate settled at the close is not known a bar
 """
 
 MAX_MESSAGE_BYTES = 1 << 16
-TEXT_FRAME, CLOSE_FRAME, PING_FRAME = 0x81, 0x88, 0x89
-PUBLIC_KINDS = ("bookTicker", "depth", "snapshot", "trade")
-
-
-Kind = Literal["kline", "markPrice", "aggTrade", "trade", "bookTicker", "depth", "snapshot"]
-MARKET_KINDS: dict[str, Kind] = {
-    "markPrice": "markPrice",
-    "markPrice@1s": "markPrice",
-    "aggTrade": "aggTrade",
-}
-DEPTH = re.compile(r"depth(5|10|20)?(@(100|250|500)ms)?")
-
-
-class Stream(NamedTuple):
-    """A stream that delivers something: `interval` of klines, the number of levels of partial books."""
-
-    kind: Kind
-    row: int
-    interval: str
-
-
-def parse_stream(name: str, rows: Mapping[str, int], route: Route = "market") -> Stream | None:
-    """What the stream `name` delivers on a route, or None for silence. `rows` maps lowercase symbols.
-
-    >>> parse_stream("btcusdt@kline_5m", {"btcusdt": 0})
-    Stream(kind='kline', row=0, interval='5m')
-    >>> parse_stream("BTCUSDT@kline_5m", {"btcusdt": 0}) is None
-    True
-    >>> parse_stream("btcusdt@bookTicker", {"btcusdt": 0}) is None
-    True
-    >>> parse_stream("btcusdt@depth5@100ms", {"btcusdt": 0}, "public")
-    Stream(kind='snapshot', row=0, interval='5')
-    """
-    symbol, _, rest = name.partition("@")
-    row = rows.get(symbol)
-    if row is None:
-        return None
-    if route == "public":
-        if rest in ("bookTicker", "trade"):
-            return Stream("bookTicker" if rest == "bookTicker" else "trade", row, "")
-        found = DEPTH.fullmatch(rest)
-        return found and Stream("snapshot" if found[1] else "depth", row, found[1] or "")
-    if route != "market":
-        return None
-    if rest.startswith("kline_") and rest[6:] in INTERVAL_MS:
-        return Stream("kline", row, rest[6:])
-    return Stream(MARKET_KINDS[rest], row, "") if rest in MARKET_KINDS else None
-
-
-def frame(payload: bytes, opcode: int = TEXT_FRAME) -> bytes:
-    """One unmasked, unfragmented WebSocket frame (RFC 6455, 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((opcode, size)) + payload
-    if size < 1 << 16:
-        return bytes((opcode, 126)) + size.to_bytes(2) + payload
-    return bytes((opcode, 127)) + size.to_bytes(8) + payload
-
-
-class Connection:
-    """One WebSocket connection: its route, its envelope, its subscriptions in order.
-
-    On the private route the names are listen keys; `events` are the types it wants, all if none are named. A half-open
-    connection looks alive, but nothing comes through it any more.
-    """
-
-    def __init__(self, route: Route, combined: bool, transport: asyncio.Transport, rows: Mapping[str, int]) -> None:
-        self.route: Route = route
-        self.events: frozenset[str] = frozenset()
-        self.half_open = False
-        self.opened_ms = 0
-        self.combined = combined
-        self.names: dict[str, Stream | None] = {}
-        self.transport = transport
-        self._rows = rows
-
-    @property
-    def live(self) -> bool:
-        """Whether it is subscribed to market data that is ever delivered."""
-        return not self.half_open and any(stream is not None for stream in self.names.values())
-
-    @property
-    def awaited(self) -> bool:
-        """Whether the clock waits for it."""
-        return self.live or (self.route == "private" and bool(self.names) and not self.half_open)
-
-    def subscribe(self, names: list[str]) -> None:
-        """Add streams. On the wrong route, or for an unknown name, the venue says nothing and sends nothing."""
-        for name in names:
-            if name:
-                self.names[name] = parse_stream(name, self._rows, self.route)
-
-    def write(self, data: bytes) -> None:
-        """Send bytes that are already framed; silently nothing when the connection is going down."""
-        if data and not self.half_open and not self.transport.is_closing():
-            self.transport.write(data)
-
-    def control(self, text: str) -> bytes | None:
-        """The answer to a control message, and its effect. None when there is nothing to say."""
-        try:
-            request = msgspec.json.decode(text)
-        except msgspec.DecodeError as error:
-            return _refusal(3, f"Invalid JSON: {error}", None)
-        if not isinstance(request, dict):
-            return _refusal(2, "Invalid request: request must be an object", None)
-        method, parameters, identity = request.get("method"), request.get("params", []), request.get("id")
-        if not isinstance(identity, int | str | None) or isinstance(identity, bool):
-            return _refusal(2, "Invalid request: request ID must be an unsigned integer", None)
-        if method in ("SUBSCRIBE", "UNSUBSCRIBE"):
-            if not isinstance(parameters, list) or not all(isinstance(item, str) for item in parameters):
-                return _refusal(1, "Invalid value type: expected array of strings", identity)
-            if method == "SUBSCRIBE":
-                self.subscribe(parameters)
-            else:
-                for name in parameters:
-                    self.names.pop(name, None)
-            return _result(None, identity)
-        if method == "LIST_SUBSCRIPTIONS":
-            return _result(list(self.names), identity)
-        if method in ("SET_PROPERTY", "GET_PROPERTY"):
-            return self._property(method, parameters, identity)
-        return _refusal(2, f"Invalid request: unknown variant `{method}`", identity)
-
-    def _property(self, method: str, parameters: Any, identity: int | str | None) -> bytes:
-        if not isinstance(parameters, list) or not parameters or parameters[0] != "combined":
-            return _refusal(0, "Unknown property", identity)
-        if method == "GET_PROPERTY":
-            return _result(self.combined, identity)
-        if len(parameters) != 2 or not isinstance(parameters[1], bool):
-            return _refusal(1, "Invalid value type: expected Boolean", identity)
-        self.combined = parameters[1]
-        return _result(None, identity)
-
-
-def _result(result: Any, identity: int | str | None) -> bytes:
-    return msgspec.json.encode({"result": result, "id": identity})
-
-
-def _refusal(code: int, message: str, identity: int | str | None) -> bytes:
-    answer: dict[str, Any] = {"code": code, "msg": message}
-    if identity is not None:
-        answer["id"] = identity
-    return msgspec.json.encode(answer)
+MOST_MESSAGES_A_SECOND = 10
+MOST_UNANSWERED = 10
+"""Pings, one a simulated minute, after which a connection that never answers is cut in real time."""
 
 
 class Hub:
@@ -184,13 +48,19 @@ class Hub:
     keys: whose listen keys are whose.
     faults: what goes wrong with messages.
     now_ms: the simulated time, by which connections age.
+    wall: a clock in seconds; given, a connection that sends too many messages a second is closed.
     """
 
     def __init__(
-        self, symbols: tuple[str, ...], keys: ListenKeys, faults: StreamFaults, now_ms: Callable[[], int]
+        self,
+        symbols: tuple[str, ...],
+        keys: ListenKeys,
+        faults: StreamFaults,
+        now_ms: Callable[[], int],
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self._rows = {symbol.lower(): row for row, symbol in enumerate(symbols)}
-        self._keys, self._faults, self._now_ms = keys, faults, now_ms
+        self._keys, self._faults, self._now_ms, self._wall = keys, faults, now_ms, wall
         self._connections: dict[Connection, None] = {}
         self._awaited: dict[Connection, int] = {}
         self._wanted: dict[str, Stream] | None = None
@@ -229,7 +99,7 @@ class Hub:
                 continue
             frames = wrapped if connection.combined else raw
             if not frames:
-                frames.update(_framed(messages, connection.combined))
+                frames.update(framed(messages, connection.combined))
             connection.write(b"".join([frames[name] for name in connection.names if name in frames]))
 
     def _spoilt(self, messages: Mapping[str, list[bytes]]) -> dict[str, list[bytes]]:
@@ -251,7 +121,7 @@ class Hub:
                 for key in connection.names:
                     if self._keys.owner(key) == event.account:
                         for each in bodies:
-                            connection.write(_enveloped(key, each, connection.combined))
+                            connection.write(enveloped(key, each, connection.combined))
 
     def expire(self, expired: list[tuple[str, str]]) -> None:
         """Tell the connections that hold dead listen keys."""
@@ -260,7 +130,7 @@ class Hub:
             body = msgspec.json.encode({"e": "listenKeyExpired", "E": now_ms, "listenKey": key})
             for connection in self._connections:
                 if connection.route == "private" and key in connection.names:
-                    connection.write(_enveloped(key, body, connection.combined))
+                    connection.write(enveloped(key, body, connection.combined))
 
     def break_connections(self, fault: StreamFault) -> int:
         """Make the first `count` connections of a route half-open, or cut them; returns how many."""
@@ -281,6 +151,14 @@ class Hub:
             connection.write(frame((1008).to_bytes(2) + b"disconnected", CLOSE_FRAME))
             connection.transport.close()
         return len(old)
+
+    def ping(self, sequence: int) -> None:
+        """Ping every connection without waiting; cut those that have not answered for as long as the venue waits."""
+        for connection in self._connections:
+            if connection.unanswered >= MOST_UNANSWERED:
+                connection.transport.abort()
+            connection.unanswered += 1
+            connection.write(frame(str(sequence).encode(), PING_FRAME))
 
     async def barrier(self, sequence: int) -> None:
         """Ping every subscribed connection and wait until each has answered or gone.
@@ -318,10 +196,14 @@ class Hub:
         connection.subscribe(names)
         self._connections[connection] = None
         self._subscriptions_changed()
+        received: deque[float] = deque(maxlen=MOST_MESSAGES_A_SECOND)
         try:
             async for message in socket:
                 if connection.half_open:
                     continue
+                if message.type is WSMsgType.TEXT and self._too_fast(received):
+                    connection.write(frame((1008).to_bytes(2) + b"Too many requests", CLOSE_FRAME))
+                    break
                 if message.type is WSMsgType.TEXT:
                     answer = connection.control(message.data)
                     if answer is not None:
@@ -337,7 +219,17 @@ class Hub:
             self._subscriptions_changed()
         return socket
 
+    def _too_fast(self, received: deque[float]) -> bool:
+        """Whether one message more is too many within a second."""
+        if self._wall is None:
+            return False
+        now = self._wall()
+        full = len(received) == received.maxlen and now - received[0] < 1.0
+        received.append(now)
+        return full
+
     def _answered(self, connection: Connection, payload: bytes | bytearray) -> None:
+        connection.unanswered = 0
         expected = self._awaited.get(connection)
         if expected is not None and bytes(payload) == str(expected).encode():
             del self._awaited[connection]
@@ -351,19 +243,3 @@ class Hub:
         """Wake everybody who waits for a change."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()
-
-
-def _enveloped(name: str, event: bytes, combined: bool) -> bytes:
-    """One event as a frame."""
-    return _framed({name: [event]}, combined)[name]
-
-
-def _framed(messages: Mapping[str, list[bytes]], combined: bool) -> dict[str, bytes]:
-    """All frames of each stream, joined."""
-    found: dict[str, bytes] = {}
-    for name, events in messages.items():
-        if combined:
-            head = b'{"stream":' + msgspec.json.encode(name) + b',"data":'
-            events = [head + event + b"}" for event in events]
-        found[name] = frame(events[0]) if len(events) == 1 else b"".join(map(frame, events))
-    return found

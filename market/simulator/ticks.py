@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from market.simulator.book import Book, rows
-from market.simulator.streams import Stream
+from market.simulator.connections import Stream
 from market.simulator.trading import Trading
 from market.simulator.venue.events import plain
 

@@ -19,6 +19,7 @@ from market.simulator.venue.engine import Parameters, State, Venue
 from market.simulator.venue.events import UserEvent
 from market.simulator.venue.margin import Quote
 from market.simulator.venue.motion import Motion
+from market.simulator.venue.refusals import Refusal
 from market.simulator.venue.rules import SymbolRules, rounded
 
 CORNER_MS = MINUTE_MS // 3
@@ -76,7 +77,7 @@ class Trading:
         check: bool = False,
     ) -> None:
         self._rows = {symbol: row for row, symbol in enumerate(listings)}
-        self._digits = {symbol: listing.price_decimals for symbol, listing in listings.items()}
+        self._listings = dict(listings)
         rules = {symbol: SymbolRules.of(_info(symbol, listing)) for symbol, listing in listings.items()}
         self.rules: Mapping[str, SymbolRules] = rules
         if state is None:
@@ -123,6 +124,14 @@ class Trading:
         for symbol in symbols:
             if symbol in self.rules and symbol not in interest:
                 self.venue.state.quotes[symbol] = self._quote(symbol, self.venue.now_ms)
+
+    def check_listed(self, symbol: str, *, trades: bool) -> None:
+        """-1121 for a symbol that is not listed yet; -1122 for trading one that is no longer."""
+        listing = self._listings.get(symbol)
+        if listing is None or listing.start_ms > self.venue.now_ms:
+            raise Refusal(-1121)
+        if trades and listing.end_ms <= self.venue.now_ms:
+            raise Refusal(-1122)
 
     def last(self, symbol: str) -> Quote:
         """The prices of a symbol now."""
