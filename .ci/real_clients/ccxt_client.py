@@ -341,7 +341,22 @@ async def errors(m: Matrix, e: Any) -> None:
         await e.create_order(PAIR, "market", "buy", 0.01, None, {"reduceOnly": True})
         return f"{told}, and it was executed"
 
+    async def failed() -> str:
+        m.faults(rest=[{"kind": "503_unknown", "method": "POST", "path": "/fapi/v1/order", "when": "after"}])
+        told = await raises(ccxt.OperationFailed, sell("market", 0.01))()
+        expect((await e.fetch_positions([PAIR]))[0]["contracts"] == 0.01, told)
+        await e.create_order(PAIR, "market", "buy", 0.01, None, {"reduceOnly": True})
+        return f"{told}, and it was executed"
+
+    async def banned() -> str:
+        m.faults(rest=[{"kind": "ban", "seconds": 1.2}])
+        told = await raises(ccxt.DDoSProtection, e.fetch_time)()
+        await asyncio.sleep(1.5)
+        return told
+
     await m.row("error -1021", skewed)
+    await m.row("error 503 unknown after execution", failed)
+    await m.row("error 418", banned)
     await m.row("error -1007 after execution", unknown)
     await m.row("error 429", throttled)
     await poor.close()

@@ -196,6 +196,14 @@ async def orders(m: Matrix, e: Caller) -> None:
         expect(not await e.current_all_open_orders(symbol=SYMBOL) and counted["countdownTime"] == "60000", found)
         return "all cancelled, countdown set and stopped"
 
+    async def batch() -> str:
+        one = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01"}
+        orders = [{**one, "price": str(low)}, {**one, "price": "1"}]
+        found = await e.place_multiple_orders(batch_orders=orders)
+        await e.cancel_all_open_orders(symbol=SYMBOL)
+        expect(found[0]["status"] == "NEW" and found[1]["code"] == -4164, found)
+        return "one placed, one refused, all cancelled"
+
     async def positions() -> str:
         new, old = await e.position_information_v3(symbol=SYMBOL), await e.position_information_v2(symbol=SYMBOL)
         expect(new[0]["positionAmt"] == old[0]["positionAmt"] == "0.03", (new, old))
@@ -219,6 +227,7 @@ async def orders(m: Matrix, e: Caller) -> None:
         ("LIMIT IOC", in_force),
         ("LIMIT FOK", fill_or_kill),
         ("LIMIT GTX", post_only),
+        ("batch, cancel all", batch),
         ("cancel all, countdown", all_gone),
         ("position risk", positions),
         ("reduce-only", reduce_only),
@@ -364,6 +373,7 @@ async def mapping(m: Matrix, e: Caller) -> None:
         ("-2021", bad, "immediately", stop),
         ("-2022", bad, "ReduceOnly", order(e, side="SELL", reduce_only="true")),
         ("-4120", bad, "Algo", order(e, side="SELL", type="STOP_MARKET")),
+        ("-2011", bad, "Unknown order", lambda: e.cancel_order(symbol=SYMBOL, order_id=999)),
         ("-2013", bad, "does not exist", lambda: e.query_order(symbol=SYMBOL, order_id=999)),
         ("-5022", bad, "Post Only", order(e, **gtx)),
         ("-2015", errors.UnauthorizedError, "API-key", stranger.futures_account_balance_v3),

@@ -23,7 +23,7 @@ TEXT_FRAME, CLOSE_FRAME, PING_FRAME = 0x81, 0x88, 0x89
 PUBLIC_KINDS = ("bookTicker", "depth", "snapshot", "trade")
 
 
-Kind = Literal["kline", "markPrice", "aggTrade", "trade", "bookTicker", "depth", "snapshot"]
+Kind = Literal["kline", "markPrice", "allMarks", "aggTrade", "trade", "bookTicker", "depth", "snapshot"]
 MARKET_KINDS: dict[str, Kind] = {
     "markPrice": "markPrice",
     "markPrice@1s": "markPrice",
@@ -33,7 +33,10 @@ DEPTH = re.compile(r"depth(5|10|20)?(@(100|250|500)ms)?")
 
 
 class Stream(NamedTuple):
-    """A stream that delivers something: `interval` of klines, the number of levels of partial books."""
+    """A stream that delivers something: `interval` of klines, or the number of levels of partial books.
+
+    `row` is the symbol's; -1 for all symbols together.
+    """
 
     kind: Kind
     row: int
@@ -52,6 +55,8 @@ def parse_stream(name: str, rows: Mapping[str, int], route: Route = "market") ->
     >>> parse_stream("btcusdt@depth5@100ms", {"btcusdt": 0}, "public")
     Stream(kind='snapshot', row=0, interval='5')
     """
+    if route == "market" and name in ("!markPrice@arr", "!markPrice@arr@1s"):
+        return Stream("allMarks", -1, "")
     symbol, _, rest = name.partition("@")
     row = rows.get(symbol)
     if row is None:

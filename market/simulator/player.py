@@ -36,22 +36,25 @@ class Plan:
     marks: tuple[tuple[str, ...], NDArray[np.int64]]
     longer: tuple[tuple[str, int, str], ...]
     ticks: tuple[tuple[str, Stream], ...]
+    all_marks: tuple[str, ...]
 
     @classmethod
     def of(cls, wanted: Mapping[str, Stream]) -> Plan:
         """The plan for these streams."""
         minutes, marks = [], []
-        longer, ticks = [], []
+        longer, ticks, all_marks = [], [], []
         for name, stream in wanted.items():
             if stream.kind == "markPrice":
                 marks.append((name, stream.row))
+            elif stream.kind == "allMarks":
+                all_marks.append(name)
             elif stream.kind != "kline":
                 ticks.append((name, stream))
             elif stream.interval == "1m":
                 minutes.append((name, stream.row))
             else:
                 longer.append((name, stream.row, stream.interval))
-        return cls(_columns(minutes), _columns(marks), tuple(longer), tuple(ticks))
+        return cls(_columns(minutes), _columns(marks), tuple(longer), tuple(ticks), tuple(all_marks))
 
 
 def _columns(pairs: list[tuple[str, int]]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -170,6 +173,11 @@ class Player:
     def _marks(self, chunk: Chunk, index: int, offset: int) -> Messages:
         """The mark price, which is the last price unless a distance is asked for, and what is known of funding."""
         names, rows = self._plan.marks
+        together = self._plan.all_marks
+        if together:
+            # All symbols are told of together; the rows come after those that are wanted one by one.
+            names = names + ("",) * len(self._names)
+            rows = np.concatenate([rows, np.arange(len(self._names))])
         if not names:
             return {}
         now = chunk.start_ms + index * MINUTE_MS + offset
@@ -185,7 +193,11 @@ class Player:
         rates = np.array([rate for _, _, rate, _ in found])
         times = [time for _, _, _, time in found]
         events = mark_price_events(now, [self._symbols[row] for row in kept], prices[kept], rates, times)
-        return {name: [event] for (name, *_), event in zip(found, events, strict=True)}
+        messages = {name: [event] for (name, *_), event in zip(found, events, strict=True) if name}
+        if together:
+            every = [event for (name, *_), event in zip(found, events, strict=True) if not name]
+            messages |= {key: [b"[" + b",".join(every) + b"]"] for key in together}
+        return messages
 
     def _closed(self, chunk: Chunk, index: int) -> Messages:
         """The closed bars of a minute, and of the longer bars that end with it."""

@@ -29,7 +29,7 @@ async def test_it_serves_two_accounts_and_keeps_its_state(tmp_path: Path) -> Non
     state = tmp_path / "state.json"
     process, ready = await started(
         *("--symbols", "BTCUSDT,XRPUSDT", "--speed", "stepped", "--check", "--state", str(state)),
-        *("--account", "a:b:1000", "--account", "c:d:2000"),
+        *("--account", "a:b:1000", "c:d:2000"),
     )
     found = await get(ready["url"] + "/fapi/v1/exchangeInfo")
     assert [row["symbol"] for row in found["symbols"]] == ["BTCUSDT", "XRPUSDT"]

@@ -87,3 +87,14 @@ async def test_tickers_agree_with_one_another() -> None:
 async def test_public_errors(path: str, query: str, code: int) -> None:
     async with exchange() as client:
         assert (await client.send("GET", f"/fapi/v1/{path}", query))[1]["code"] == code
+
+
+async def test_all_mark_prices_come_together() -> None:
+    names = "btcusdt@markPrice/!markPrice@arr@1s"
+    async with exchange() as client, taking(client.simulator.ws_url + "/market/stream?streams=" + names) as taken:
+        await client.simulator.step(2)
+        found = [msgspec.json.decode(text) for text in taken]
+        together = [each["data"] for each in found if each["stream"] == "!markPrice@arr@1s"]
+        alone = [each["data"] for each in found if each["stream"] == "btcusdt@markPrice"]
+        assert [[event["s"] for event in events] for events in together] == [["BTCUSDT", "ETHUSDT", "DOGEUSDT"]] * 2
+        assert [events[0] for events in together] == alone
