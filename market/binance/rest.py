@@ -15,7 +15,8 @@ import numpy as np
 from market import bars as bars_module
 from market import funding as funding_module
 from market.bars import Bars, from_columns, interval_ms
-from market.binance.errors import AnswerInvalid, BinanceError, RateLimited, Unreachable, venue_error
+from market.binance.error_codes import error_of
+from market.binance.errors import AnswerInvalid, BinanceError, RateLimited, Unreachable
 from market.funding import Fundings
 
 MAX_KLINES = 1500
@@ -91,11 +92,6 @@ class _Premium(msgspec.Struct, rename="camel"):
     last_funding_rate: str
     next_funding_time: int
     time: int
-
-
-class _Error(msgspec.Struct):
-    code: int
-    msg: str = ""
 
 
 class MarketDataClient:
@@ -210,7 +206,7 @@ class MarketDataClient:
                 self.used_weight = _whole(response.headers.get("X-MBX-USED-WEIGHT-1M"), self.used_weight)
                 if response.status < 300:
                     return body
-                raise _refusal(response.status, body, response.headers.get("Retry-After"))
+                raise error_of(response.status, body, response.headers.get("Retry-After"))
         except TimeoutError as error:
             raise Unreachable(url, f"no answer within {self._timeout.total:g} s") from error
         except aiohttp.ClientError as error:
@@ -224,16 +220,6 @@ def _times(start_ms: int, end_ms: int, limit: int) -> dict[str, str]:
 
 def _whole(text: str | None, default: int | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() else default
-
-
-def _refusal(status: int, body: bytes, retry_after: str | None) -> BinanceError:
-    """What an answer that is not 2xx means. A body that is not the venue's JSON (a proxy's page) has code 0."""
-    try:
-        error = msgspec.json.decode(body, type=_Error)
-    except msgspec.DecodeError:
-        error = _Error(0, body[:200].decode("utf-8", "replace"))
-    seconds = _whole(retry_after, None)
-    return venue_error(status, error.code, error.msg, None if seconds is None else float(seconds))
 
 
 def _decode(path: str, body: bytes, kind: type[T]) -> T:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from market.bars import DAY_MS, MINUTE_MS, resample
 from market.binance import rest
+from market.binance.error_codes import venue_error
 from market.binance.errors import (
     AccessRefused,
     AnswerInvalid,
@@ -27,7 +28,6 @@ from market.binance.errors import (
     RequestInvalid,
     Unreachable,
     VenueUnavailable,
-    venue_error,
 )
 from market.binance.rest import MarketDataClient
 from market.errors import UnknownInterval, UnknownSymbol
