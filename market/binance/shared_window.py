@@ -1,0 +1,204 @@
+"""A count over a sliding time that all processes of this machine share: in one small file, under a lock.
+
+The venue counts by address, so the ingest and the worker spend from one purse. A file with `flock` was chosen over
+SQLite: what it holds is worth a minute, so it needs no durability; the kernel takes the lock back from a process that
+dies; and a reservation costs some 50 µs, a committed transaction a hundred times that. The file is opened for each
+operation, which makes it safe for threads and after a fork. It must lie on a local disk.
+
+Why the venue's count never passes the limit: it counts a request when it arrives there, somewhere between its
+reservation and its answer. A reservation stands at the latest time at which the request can arrive (it is given up
+then), and moves back to the time of the answer when that comes. So at each new reservation everything that can lie in
+one span with it is counted, wherever the venue's minute begins.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+SLOTS = 60
+"""Into how many slots a span is cut; a count is kept for its slot longer than need be, at most."""
+MOST_BYTES = 1 << 16
+MOST_AHEAD_S = 120.0
+"""A request is given up sooner than this."""
+
+
+class _Book(msgspec.Struct):
+    """What the file holds. A slot is named by the end of its time, in slots since the epoch."""
+
+    slots: dict[int, int] = {}
+    blocked_until_s: float = 0.0
+    reason: str = ""
+    blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An amount that was taken, and the slot where it stands until the answer comes."""
+
+    amount: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Until when nothing may be sent, by the clock of the window, why, and the how manieth in a row it is."""
+
+    until_s: float
+    reason: str
+    count: int
+
+
+class SharedWindow:
+    """At most `limit` in any `span_s` seconds, over all processes that use the same file.
+
+    Parameters
+    ----------
+    path: the file; its folder is made.
+    limit: the most that may be counted.
+    span_s: the length of the sliding time, seconds.
+    now_s: a clock that all processes share, seconds: wall time.
+
+    A file that cannot be read counts as full: what was spent is not known.
+    """
+
+    def __init__(self, path: Path, limit: int, span_s: float, now_s: Callable[[], float]) -> None:
+        self.path = path
+        self.limit = limit
+        self.span_s = span_s
+        self._slot_s = span_s / SLOTS
+        self._now_s = now_s
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def take(self, amount: int, most: int, within_s: float) -> Reservation | float:
+        """Reserve `amount` for a request that is given up after `within_s`, if the count stays at or below `most`.
+
+        Else the seconds after which it is worth asking again. `ValueError` if it can never be.
+        """
+        most = min(most, self.limit)
+        if amount > most or within_s > MOST_AHEAD_S:
+            raise ValueError(f"{amount} within {within_s:g} s: there are {most}, within {MOST_AHEAD_S:g} s at most")
+        with self._book() as (book, now):
+            if self._count(book) + amount > most:
+                return self._wait(book, amount, most, now)
+            reservation = Reservation(amount, self._slot(now + within_s))
+            _add(book, reservation.slot, amount)
+            return reservation
+
+    def settle(self, reservation: Reservation) -> None:
+        """The answer has come: the venue has counted the request by now."""
+        with self._book() as (book, now):
+            slot = self._slot(now)
+            if slot < reservation.slot and book.slots.get(reservation.slot, 0) >= reservation.amount:
+                _add(book, reservation.slot, -reservation.amount)
+                _add(book, slot, reservation.amount)
+
+    def release(self, reservation: Reservation) -> None:
+        """Nothing was sent: give the amount back."""
+        with self._book() as (book, _):
+            if book.slots.get(reservation.slot, 0) >= reservation.amount:
+                _add(book, reservation.slot, -reservation.amount)
+
+    def observe(self, used: int) -> int:
+        """The venue says that `used` is counted in its present span; returns what this count lacked.
+
+        When others behind the same address have spent what is not counted here, it is added. A count that is higher
+        than the venue's is left: the venue's span may just have begun.
+        """
+        with self._book() as (book, now):
+            lacking = max(0, used - self._count(book))
+            if lacking:
+                _add(book, self._slot(now), lacking)
+            return lacking
+
+    def count(self) -> int:
+        """What is counted now."""
+        with self._book() as (book, _):
+            return self._count(book)
+
+    def block(self, seconds: float | None, reason: str, first_s: float, most_s: float) -> Block:
+        """Nothing is to be sent for `seconds`; without a number `first_s`, doubled for each block in a row."""
+        with self._book() as (book, now):
+            if now >= book.blocked_until_s + most_s:
+                book.blocks = 0
+            wanted = min(most_s, first_s * 2.0**book.blocks) if seconds is None else seconds
+            if now + wanted > book.blocked_until_s:
+                book.blocked_until_s, book.reason = now + wanted, reason
+            book.blocks = min(book.blocks + 1, 30)
+            return Block(book.blocked_until_s, book.reason, book.blocks)
+
+    def blocked(self) -> Block | None:
+        """The block in force, or None."""
+        with self._book() as (book, now):
+            if now >= book.blocked_until_s:
+                return None
+            return Block(book.blocked_until_s, book.reason, book.blocks)
+
+    # Inside
+
+    def _slot(self, time_s: float) -> int:
+        """The slot of a time, by its end: no amount is ever counted as older than it is."""
+        return math.ceil(time_s / self._slot_s)
+
+    def _count(self, book: _Book) -> int:
+        return sum(book.slots.values())
+
+    def _wait(self, book: _Book, amount: int, most: int, now: float) -> float:
+        """Seconds until enough has passed out of the span, if nothing is settled before."""
+        excess = self._count(book) + amount - most
+        for slot in sorted(book.slots):
+            excess -= book.slots[slot]
+            if excess <= 0:
+                return max(self._slot_s, slot * self._slot_s + self.span_s - now)
+        return self._slot_s
+
+    @contextmanager
+    def _book(self) -> Iterator[tuple[_Book, float]]:
+        """The book under the lock, without what has passed, and the time; it is written back if it was changed."""
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Inside the lock, so that times never go back from one holder to the next.
+            now = self._now_s()
+            raw = os.pread(handle, MOST_BYTES, 0)
+            book = self._read(raw, now)
+            yield book, now
+            changed = msgspec.json.encode(book)
+            if changed != raw:
+                os.pwrite(handle, changed, 0)
+                os.ftruncate(handle, len(changed))
+        finally:
+            os.close(handle)
+
+    def _read(self, raw: bytes, now: float) -> _Book:
+        if not raw:
+            return _Book()
+        try:
+            book = msgspec.json.decode(raw, type=_Book)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _Book(slots={self._slot(now): self.limit})
+        present, oldest = self._slot(now), (now - self.span_s) / self._slot_s
+        # Wall time that was set back would leave counts in the future for as long: they stand at the present instead.
+        latest = self._slot(now + MOST_AHEAD_S)
+        slots: dict[int, int] = {}
+        for slot, amount in book.slots.items():
+            if slot > oldest and amount > 0:
+                place = slot if slot <= latest else present
+                slots[place] = slots.get(place, 0) + amount
+        book.slots = slots
+        return book
+
+
+def _add(book: _Book, slot: int, amount: int) -> None:
+    left = book.slots.get(slot, 0) + amount
+    if left > 0:
+        book.slots[slot] = left
+    else:
+        book.slots.pop(slot, None)
