@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from market.binance.errors import BinanceError
+
 SAMPLES = 5
 """How many answers one synchronisation asks for."""
 KEPT = 2 * SAMPLES
@@ -91,9 +93,16 @@ class ServerClock:
         return self._generation
 
     async def now_ms(self) -> int:
-        """The venue's time. The venue is asked first when the newest sample is no longer fresh."""
+        """The venue's time. The venue is asked first when the newest sample is no longer fresh.
+
+        When it cannot be asked, the old samples serve: a drift of some ms must not hold up an exit.
+        """
         if not self._samples or self._local_ms() - self._samples[-1].received_ms > FRESH_MS:
-            await self.sync(self._generation)
+            try:
+                await self.sync(self._generation)
+            except BinanceError:
+                if not self._samples:
+                    raise
         offset = estimate(list(self._samples))
         return int(self._local_ms() + offset.offset_ms)
 

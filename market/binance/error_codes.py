@@ -123,7 +123,7 @@ def venue_error(
     if status == 451:
         return LocationRefused(message)
     if changes is not None and _outcome_unknown(status, code, message):
-        return OutcomeUnknown(changes, f"the venue answers {status}, code {code}: {message}", code)
+        return OutcomeUnknown(changes, f"the venue answers {status}, code {code}: {message}", code, answered=True)
     kind, advice = _class_of(status, code)
     error = kind(status, code, message, retry_after_s) if issubclass(kind, RateLimited) else kind(status, code, message)
     error.advice = advice

@@ -132,10 +132,22 @@ class OutcomeUnknown(BinanceError):
 
     action = Action.UNKNOWN
 
-    def __init__(self, what: str, reason: str, code: int = 0) -> None:
+    def __init__(self, what: str, reason: str, code: int = 0, *, answered: bool = False) -> None:
         super().__init__(f"it is unknown whether {what} was done: {reason}")
         self.what = what
         self.code = code
+        self.answered = answered
+        """Whether the venue has answered at all."""
+
+
+class NeverArrived(BinanceError):
+    """An order whose outcome was unknown is not at the venue, and too late to arrive: it was not done. Decide anew."""
+
+    action = Action.DECIDE
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the venue does not know {what}, and it is too late for it to arrive: it was not done")
+        self.what = what
 
 
 class VenueError(BinanceError):

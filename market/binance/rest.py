@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from math import isfinite
 from typing import Any, TypeVar
@@ -15,21 +15,24 @@ import numpy as np
 from market import bars as bars_module
 from market import funding as funding_module
 from market.bars import Bars, from_columns, interval_ms
-from market.binance.error_codes import error_of
-from market.binance.errors import AnswerInvalid, BinanceError, RateLimited, Unreachable
+from market.binance import costs
+from market.binance.breaker import Breaker, Kind
+from market.binance.errors import AnswerInvalid
+from market.binance.rate_limit import Cost, Priority, RateBudget
+from market.binance.transport import (
+    DEFAULT_ATTEMPTS,
+    DEFAULT_BACKOFF_S,
+    DEFAULT_TIMEOUT_S,
+    Call,
+    Sleep,
+    Transport,
+)
 from market.funding import Fundings
 
 MAX_KLINES = 1500
 MAX_FUNDINGS = 1000
-DEFAULT_ATTEMPTS = 5
-DEFAULT_BACKOFF_S = 0.25
-RATE_LIMIT_BACKOFF_S = 15.0
-"""The venue counts weight by the minute, so this, doubled at each attempt, soon reaches the next one."""
-
-DEFAULT_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
-Sleep = Callable[[float], Awaitable[None]]
 
 # Numbers come as strings; the decoder reads them as float64. Only the count of trades may be null.
 _Row = tuple[int, float, float, float, float, float, int, float, float | None, float, float, Any]
@@ -75,10 +78,6 @@ class PremiumIndex(msgspec.Struct, frozen=True):
     time: int
 
 
-class _ServerTime(msgspec.Struct, rename="camel"):
-    server_time: int
-
-
 class _Funding(msgspec.Struct, rename="camel"):
     symbol: str
     funding_time: int
@@ -105,6 +104,9 @@ class MarketDataClient:
     backoff_s: the first pause; it doubles each time.
     timeout_s: how long one attempt may take.
     sleep: how to pause.
+    budget: what this address may send; None counts nothing.
+    breaker: holds reads back when too many fail; None never does.
+    priority: how urgent these reads are.
 
     Raises `BinanceError` subclasses, which say what to do.
     """
@@ -118,17 +120,36 @@ class MarketDataClient:
         backoff_s: float = DEFAULT_BACKOFF_S,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         sleep: Sleep = asyncio.sleep,
+        budget: RateBudget | None = None,
+        breaker: Breaker | None = None,
+        priority: Priority = Priority.LIVE_DATA,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
-        self.used_weight: int | None = None
-        """Weight used in the present minute, as the venue last told."""
+        self.transport = Transport(
+            base_url,
+            session,
+            budget=budget,
+            breaker=breaker,
+            attempts=attempts,
+            backoff_s=backoff_s,
+            timeout_s=timeout_s,
+            sleep=sleep,
+        )
         self._session = session
-        self._attempts, self._backoff_s, self._sleep = attempts, backoff_s, sleep
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._priority = priority
+
+    @property
+    def base_url(self) -> str:
+        """Where it asks."""
+        return self.transport.base_url
+
+    @property
+    def used_weight(self) -> int | None:
+        """Weight used in the present minute, as the venue last told."""
+        return self.transport.used_weight
 
     async def server_time(self) -> int:
         """The venue's time, ms UTC."""
-        return (await self._get("/fapi/v1/time", {}, _ServerTime)).server_time
+        return await self.transport.server_time()
 
     async def exchange_info(self) -> ExchangeInfo:
         """All contracts and their rules."""
@@ -146,7 +167,7 @@ class MarketDataClient:
         while start < stop:
             limit = min(MAX_KLINES, -(-(stop - start) // step))
             parameters = {"symbol": symbol, "interval": interval} | _times(start, stop, limit)
-            rows = await self._get("/fapi/v1/klines", parameters, list[_Row])
+            rows = await self._get("/fapi/v1/klines", parameters, list[_Row], costs.klines(limit))
             if not rows:
                 break
             pages.append(_bars(symbol, interval, rows, start, stop))
@@ -159,7 +180,7 @@ class MarketDataClient:
         rates: list[float] = []
         while start_ms < end_ms:
             parameters = {"symbol": symbol} | _times(start_ms, end_ms, MAX_FUNDINGS)
-            rows = await self._get("/fapi/v1/fundingRate", parameters, list[_Funding])
+            rows = await self._get("/fapi/v1/fundingRate", parameters, list[_Funding], costs.FUNDING)
             if not all(isfinite(row.funding_rate) for row in rows):
                 raise AnswerInvalid("/fapi/v1/fundingRate", f"a rate of {symbol} is not a number")
             times += [row.funding_time for row in rows]
@@ -173,7 +194,7 @@ class MarketDataClient:
 
     async def premium_index(self) -> dict[str, PremiumIndex]:
         """Mark price and funding of every symbol."""
-        rows = await self._get("/fapi/v1/premiumIndex", {}, list[_Premium])
+        rows = await self._get("/fapi/v1/premiumIndex", {}, list[_Premium], costs.PREMIUM_OF_ALL)
         found = {}
         for row in rows:
             try:
@@ -184,49 +205,14 @@ class MarketDataClient:
             found[row.symbol] = PremiumIndex(row.symbol, *prices, rate, row.next_funding_time, row.time)
         return found
 
-    async def _get(self, path: str, parameters: Mapping[str, str], kind: type[T]) -> T:
-        """One read, repeated while that can help."""
-        attempt = 1
-        while True:
-            try:
-                return _decode(path, await self._once(path, parameters), kind)
-            except BinanceError as error:
-                if not error.retry or attempt >= self._attempts:
-                    raise
-                first = RATE_LIMIT_BACKOFF_S if isinstance(error, RateLimited) else self._backoff_s
-                pause = first * 2 ** (attempt - 1) if error.retry_after_s is None else error.retry_after_s
-            await self._sleep(pause)
-            attempt += 1
-
-    async def _once(self, path: str, parameters: Mapping[str, str]) -> bytes:
-        url = self.base_url + path
-        try:
-            async with self._session.get(url, params=parameters, timeout=self._timeout) as response:
-                body = await response.read()
-                self.used_weight = _whole(response.headers.get("X-MBX-USED-WEIGHT-1M"), self.used_weight)
-                if response.status < 300:
-                    return body
-                raise error_of(response.status, body, response.headers.get("Retry-After"))
-        except TimeoutError as error:
-            raise Unreachable(url, f"no answer within {self._timeout.total:g} s") from error
-        except aiohttp.ClientError as error:
-            raise Unreachable(url, f"{type(error).__name__}: {error}") from error
+    async def _get(self, path: str, parameters: Mapping[str, str], kind: type[T], cost: Cost = costs.ONE) -> T:
+        call = Call("GET", path, parameters, kind=Kind.MARKET_DATA, priority=self._priority, cost=cost)
+        return await self.transport.ask(call, kind)
 
 
 def _times(start_ms: int, end_ms: int, limit: int) -> dict[str, str]:
     """The parameters for [start_ms, end_ms); the venue's endTime is inclusive."""
     return {"startTime": str(start_ms), "endTime": str(end_ms - 1), "limit": str(limit)}
-
-
-def _whole(text: str | None, default: int | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else default
-
-
-def _decode(path: str, body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise AnswerInvalid(path, str(error)) from error
 
 
 def _bars(symbol: str, interval: str, rows: list[_Row], start_ms: int, end_ms: int) -> Bars:

@@ -92,6 +92,11 @@ async def test_a_venue_that_cannot_be_asked_leaves_the_samples_as_they_are() -> 
     with pytest.raises(Unreachable):
         await clock.sync(clock.generation)
     assert clock.offset == before
+    venue.local += 2 * FRESH_MS
+    assert await clock.now_ms() == pytest.approx(venue.local + 7.0, abs=2.0)
+    nobody = ServerClock(fail, lambda: 0.0)
+    with pytest.raises(Unreachable):
+        await nobody.now_ms()
 
 
 def test_a_sample_that_contradicts_the_newest_is_left_out() -> None:
