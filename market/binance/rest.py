@@ -51,6 +51,7 @@ class SymbolInfo(msgspec.Struct, frozen=True, rename="camel"):
     base_asset: str = ""
     quote_asset: str = ""
     onboard_date: int = 0
+    delivery_date: int = 0
     price_precision: int = 0
     quantity_precision: int = 0
     filters: tuple[dict[str, Any], ...] = ()

@@ -1,0 +1,102 @@
+"""How much leverage a symbol takes, and setting it: a wish that may be cut, and whose failure stops no trade."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+
+import msgspec
+
+from market.binance.errors import AnswerInvalid
+
+MOST = 125
+"""More than this is never asked for, whatever a bracket allows."""
+
+
+class Bracket(msgspec.Struct, frozen=True, rename="camel"):
+    """One bracket of a symbol: up to `notional_cap` of position value, at most `initial_leverage`.
+
+    Maintenance margin is `notional × maint_margin_ratio − cum`.
+    """
+
+    bracket: int
+    initial_leverage: int
+    notional_cap: Decimal
+    notional_floor: Decimal
+    maint_margin_ratio: Decimal
+    cum: Decimal = Decimal(0)
+
+
+class SymbolBrackets(msgspec.Struct, frozen=True, rename="camel"):
+    """The brackets of one symbol, as `leverageBracket` answers."""
+
+    symbol: str
+    brackets: tuple[Bracket, ...]
+    notional_coef: Decimal = Decimal(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Clamped:
+    """The leverage to set, and why it is not the one that was wanted (None if it is)."""
+
+    leverage: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeverageReport:
+    """What became of setting a leverage. `failure` says why it was not set; the trade goes on with what is in force."""
+
+    symbol: str
+    wanted: int
+    leverage: int
+    reason: str | None = None
+    failure: str | None = None
+
+
+class Brackets:
+    """The leverage brackets of all symbols."""
+
+    def __init__(self, symbols: Mapping[str, SymbolBrackets]) -> None:
+        self._symbols = dict(symbols)
+
+    @classmethod
+    def of(cls, answer: list[SymbolBrackets]) -> Brackets:
+        """From the answer of `leverageBracket`; `AnswerInvalid` for a symbol whose brackets leave a hole."""
+        for each in answer:
+            ordered = sorted(each.brackets, key=lambda bracket: bracket.notional_floor)
+            joined = all(low.notional_cap == high.notional_floor for low, high in pairwise(ordered))
+            if not ordered or not joined or any(bracket.initial_leverage < 1 for bracket in ordered):
+                raise AnswerInvalid("leverageBracket", f"the brackets of {each.symbol} do not join")
+        return cls({each.symbol: each for each in answer})
+
+    def bracket(self, symbol: str, notional: Decimal) -> Bracket | None:
+        """The bracket that a position of that value (any sign) is in; the last one beyond all; None if not known."""
+        found = self._symbols.get(symbol)
+        if found is None:
+            return None
+        ordered = sorted(found.brackets, key=lambda bracket: bracket.notional_floor)
+        # A cap belongs to its bracket.
+        return next((each for each in ordered if abs(notional) <= each.notional_cap * found.notional_coef), ordered[-1])
+
+    def clamp(self, symbol: str, wanted: int, notional: Decimal) -> Clamped:
+        """The leverage to set for a position of that value: at least 1, at most what the bracket and we allow."""
+        if wanted < 1:
+            return Clamped(1, f"{wanted} is below 1")
+        bracket = self.bracket(symbol, notional)
+        if bracket is None:
+            return Clamped(min(wanted, MOST), f"at most {MOST}" if wanted > MOST else None)
+        allowed = min(MOST, bracket.initial_leverage)
+        if wanted <= allowed:
+            return Clamped(wanted)
+        if allowed == MOST:
+            return Clamped(MOST, f"at most {MOST}")
+        reason = f"bracket {bracket.bracket} of {symbol} (up to {bracket.notional_cap:f}) allows {allowed}"
+        return Clamped(allowed, reason)
+
+    def maintenance_margin(self, symbol: str, notional: Decimal) -> Decimal | None:
+        """What a position of that value must keep; None if the symbol's brackets are not known."""
+        bracket = self.bracket(symbol, notional)
+        return None if bracket is None else abs(notional) * bracket.maint_margin_ratio - bracket.cum
