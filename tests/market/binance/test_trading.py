@@ -1,0 +1,254 @@
+"""Orders are placed once, cancelled for good, and never lost sight of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from market.binance.account import AccountClient
+from market.binance.errors import (
+    NeverArrived,
+    OrderRefused,
+    OrderUnknown,
+    OutcomeUnknown,
+    VenueUnavailable,
+)
+from market.binance.orders import Direction, Order, TimeInForce
+from market.binance.position_mode import PositionSide
+from market.binance.trading import ARRIVES_WITHIN_S, EXIT_ATTEMPTS
+from tests.market.binance.spoken import (
+    ALGO,
+    LONG,
+    ORDER,
+    QUERY,
+    QUERY_ALGO,
+    D,
+    algo,
+    leaving,
+    one_way,
+    state,
+    stop,
+)
+from tests.market.binance.venue import Answer, Asked, refusal, served
+
+
+async def test_an_order_is_placed_and_its_answer_typed() -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        venue.answers[ORDER] = state()
+        placed = await AccountClient(transport).orders.place(LONG)
+        assert (placed.status, placed.avg_price, placed.open) == ("FILLED", D("60000.1"), False)
+        assert venue.of(ORDER) == [
+            {
+                "symbol": "BTCUSDT",
+                "side": "BUY",
+                "type": "MARKET",
+                "quantity": "0.002",
+                "newClientOrderId": "a-1",
+                "newOrderRespType": "RESULT",
+            }
+        ]
+
+
+async def test_a_limit_order_and_a_conditional_one() -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        venue.answers |= {ORDER: state("b", "NEW"), ALGO: algo()}
+        orders = AccountClient(transport).orders
+        limit = Order(
+            symbol="BTCUSDT",
+            direction=Direction.SHORT,
+            client_id="b",
+            quantity=D("1E-3"),
+            price=D("61000.0"),
+            time_in_force=TimeInForce.GTX,
+        )
+        assert (await orders.place(limit)).open
+        sent = venue.of(ORDER)[0]
+        assert [sent[name] for name in ("side", "quantity", "price", "timeInForce")] == [
+            "SELL",
+            "0.001",
+            "61000.0",
+            "GTX",
+        ]
+        placed = await orders.place_algo(stop())
+        assert (placed.algo_id, placed.open, placed.trigger_price) == (1000000033225453, True, D("50000.10"))
+        assert venue.of(ALGO) == [
+            {
+                "symbol": "BTCUSDT",
+                "side": "SELL",
+                "algoType": "CONDITIONAL",
+                "type": "STOP_MARKET",
+                "closePosition": "true",
+                "triggerPrice": "50000.10",
+                "workingType": "CONTRACT_PRICE",
+                "clientAlgoId": "s-1",
+            }
+        ]
+
+
+UNKNOWN = [
+    refusal(-1007, "Timeout waiting for response from backend server.", 503),
+    refusal(-1006),
+    refusal(0, "Unknown error, please check your request or try again later.", 503),
+    Answer(cut=True),
+    Answer(b"{", 200),
+]
+
+
+@pytest.mark.parametrize("answer", UNKNOWN)
+async def test_an_unknown_outcome_is_asked_for_and_never_sent_again(answer: Answer) -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        venue.answers |= {ORDER: answer, QUERY: [refusal(-2013), refusal(-1001), state()]}
+        placed = await AccountClient(transport).orders.place(LONG)
+        assert placed.status == "FILLED"
+        assert venue.count(ORDER) == 1
+        assert venue.of(QUERY)[0] == {"symbol": "BTCUSDT", "origClientOrderId": "a-1"}
+
+
+async def test_an_order_that_is_not_there_counts_as_not_done_only_when_it_cannot_arrive_any_more() -> None:
+    async with served() as (venue, transport, pauses):
+        one_way(venue)
+        venue.answers |= {ORDER: UNKNOWN[0], QUERY: refusal(-2013, "Order does not exist.")}
+        orders = AccountClient(transport).orders
+        begun = pauses.now_s
+        with pytest.raises(NeverArrived, match="a-1"):
+            await orders.place(LONG)
+        assert pauses.now_s - begun > ARRIVES_WITHIN_S
+        assert venue.count(ORDER) == 1
+        # It appears at the last moment.
+        due = pauses.now_s + ARRIVES_WITHIN_S
+        venue.answers[QUERY] = lambda asked: state() if pauses.now_s >= due else refusal(-2013)
+        assert (await orders.place(LONG)).status == "FILLED"
+
+
+async def test_when_even_asking_fails_nothing_is_assumed() -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        venue.answers |= {ORDER: UNKNOWN[0], QUERY: refusal(-1001, "", 503)}
+        orders = AccountClient(transport).orders
+        with pytest.raises(OutcomeUnknown, match="and asking failed"):
+            await orders.place(LONG)
+        venue.answers[QUERY] = refusal(-2015, "", 401)
+        with pytest.raises(OutcomeUnknown, match="-2015"):
+            await orders.place(LONG)
+        assert venue.count(ORDER) == 2
+
+
+async def test_a_repeated_id_means_that_the_order_has_landed() -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        venue.answers |= {ORDER: refusal(-4116, "ClientOrderId is duplicated."), QUERY: state(status="NEW")}
+        assert (await AccountClient(transport).orders.place(LONG)).open
+        venue.answers |= {ALGO: refusal(-4116), QUERY_ALGO: algo()}
+        assert (await AccountClient(transport).orders.place_algo(stop())).open
+
+
+async def test_what_was_surely_not_done_is_sent_again_only_if_it_reduces() -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        failed = refusal(0, "Service Unavailable.", 503)
+        venue.answers[ORDER] = [failed, failed, state("x-1")]
+        orders = AccountClient(transport).orders
+        assert (await orders.place(leaving(PositionSide.BOTH))).client_order_id == "x-1"
+        assert venue.count(ORDER) == EXIT_ATTEMPTS
+        venue.answers[ORDER] = [failed]
+        with pytest.raises(VenueUnavailable):
+            await orders.place(LONG)
+        assert venue.count(ORDER) == EXIT_ATTEMPTS + 1
+        with pytest.raises(VenueUnavailable):
+            await orders.place(leaving(PositionSide.BOTH))
+        assert venue.count(ORDER) == 2 * EXIT_ATTEMPTS + 1
+
+
+async def test_a_refusal_is_typed_and_final() -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        for code in (-2019, -2021, -4164, -5022):
+            venue.answers[ORDER] = refusal(code)
+            with pytest.raises(OrderRefused) as caught:
+                await AccountClient(transport).orders.place(LONG)
+            assert caught.value.code == code
+        assert venue.count(ORDER) == 4
+
+
+class Engine:
+    """A venue's order book in which each request may go wrong before or after it is executed."""
+
+    def __init__(self, plan: list[str], lag: int) -> None:
+        self.plan, self.lag = plan, lag
+        self.done: list[str] = []
+        self.questions = 0
+
+    def take(self, asked: Asked) -> Answer | dict[str, Any]:
+        event = self.plan.pop(0) if self.plan else "ok"
+        if event == "before":
+            return refusal(-1007, "", 503)
+        if event == "failed":
+            return refusal(0, "Service Unavailable.", 503)
+        if asked.parameters["newClientOrderId"] in self.done:
+            return refusal(-4116)
+        self.done.append(asked.parameters["newClientOrderId"])
+        if event == "after":
+            return refusal(-1006)
+        if event == "cut":
+            return Answer(cut=True)
+        return state(asked.parameters["newClientOrderId"])
+
+    def ask(self, asked: Asked) -> Answer | dict[str, Any]:
+        self.questions += 1
+        seen = asked.parameters["origClientOrderId"] in self.done and self.questions > self.lag
+        return state(asked.parameters["origClientOrderId"]) if seen else refusal(-2013)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(["ok", "before", "after", "cut", "failed"]), max_size=4),
+    st.integers(0, 4),
+    st.booleans(),
+)
+async def test_whatever_goes_wrong_an_order_is_done_once_or_said_not_to_be(
+    plan: list[str], lag: int, reduces: bool
+) -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        engine = Engine(list(plan), lag)
+        venue.answers |= {ORDER: engine.take, QUERY: engine.ask}
+        order = leaving(PositionSide.BOTH) if reduces else LONG
+        try:
+            placed = await AccountClient(transport).orders.place(order)
+        except (NeverArrived, VenueUnavailable):
+            assert engine.done == []
+        else:
+            assert engine.done == [placed.client_order_id]
+
+
+# --- cancelling ---
+
+
+async def test_cancelling_ends_in_the_final_state() -> None:
+    async with served() as (venue, transport, _):
+        delete, delete_algo = "DELETE /fapi/v1/order", "DELETE /fapi/v1/algoOrder"
+        orders = AccountClient(transport).orders
+        venue.answers |= {delete: state(status="CANCELED")}
+        assert (await orders.cancel("BTCUSDT", "a-1")).status == "CANCELED"
+        venue.answers |= {delete: refusal(-2011, "Unknown order sent."), QUERY: state(status="FILLED")}
+        assert (await orders.cancel("BTCUSDT", "a-1")).status == "FILLED"
+        venue.answers |= {delete: [refusal(-1007, "", 503), Answer(b"{"), refusal(-2011)]}
+        assert (await orders.cancel("BTCUSDT", "a-1")).status == "FILLED"
+        venue.answers |= {delete: refusal(-2011), QUERY: refusal(-2013)}
+        with pytest.raises(OrderUnknown):
+            await orders.cancel("BTCUSDT", "a-1")
+        venue.answers |= {delete: refusal(-1007, "", 503)}
+        with pytest.raises(OutcomeUnknown):
+            await orders.cancel("BTCUSDT", "a-1")
+        cancelled = {"algoId": 1, "clientAlgoId": "s-1", "code": "200", "msg": "success"}
+        venue.answers |= {delete_algo: cancelled, QUERY_ALGO: algo(status="CANCELED")}
+        assert (await orders.cancel_algo("BTCUSDT", "s-1")).algo_status == "CANCELED"
+        triggered = algo(status="FINISHED", actualOrderId="88937381063")
+        venue.answers |= {delete_algo: refusal(-2011), QUERY_ALGO: triggered}
+        assert (await orders.cancel_algo("BTCUSDT", "s-1")).actual_order_id == "88937381063"
