@@ -16,6 +16,7 @@ NAMES = (
     "state_store",
     "simulator",
     "bundle_swap",
+    "kline_messages",
     "demo_stages",
 )
 

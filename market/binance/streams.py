@@ -222,15 +222,33 @@ def mark_price_stream(symbol: str) -> str:
     return f"{symbol.lower()}@markPrice@1s"
 
 
-def stream_urls(ws_root: str, names: Iterable[str], per_connection: int = MAX_STREAMS) -> list[str]:
-    """Addresses that deliver all these market streams, in order, at most `per_connection` on each connection.
+_PUBLIC = ("bookTicker", "depth", "rpiDepth", "trade")
 
-    They are on the route `/market`: elsewhere the venue accepts the connection and stays silent.
+
+def route(name: str) -> str:
+    """The route that a stream is delivered on. On another the venue accepts the subscription and stays silent.
+
+    >>> [route(name) for name in ("btcusdt@kline_1m", "btcusdt@depth@100ms", "!bookTicker", "btcusdt@depth5")]
+    ['market', 'public', 'public', 'public']
     """
-    streams = list(dict.fromkeys(names))
+    kind = name.removeprefix("!") if name.startswith("!") else name.partition("@")[2]
+    kind = kind.partition("@")[0]
+    return "public" if kind in _PUBLIC or (kind.startswith("depth") and kind[5:].isdecimal()) else "market"
+
+
+def stream_urls(ws_root: str, names: Iterable[str], per_connection: int = MAX_STREAMS) -> list[str]:
+    """Addresses that deliver all these streams, each on its route, at most `per_connection` on each connection.
+
+    >>> stream_urls("wss://x", ["a@kline_1m", "a@bookTicker"])
+    ['wss://x/market/stream?streams=a@kline_1m', 'wss://x/public/stream?streams=a@bookTicker']
+    """
+    by_route: dict[str, list[str]] = {"market": [], "public": []}
+    for name in dict.fromkeys(names):
+        by_route[route(name)].append(name)
     root = ws_root.rstrip("/")
     return [
-        f"{root}/market/stream?streams={'/'.join(streams[start : start + per_connection])}"
+        f"{root}/{each}/stream?streams={'/'.join(streams[start : start + per_connection])}"
+        for each, streams in by_route.items()
         for start in range(0, len(streams), per_connection)
     ]
 

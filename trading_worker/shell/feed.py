@@ -14,9 +14,9 @@ from random import Random
 import aiohttp
 import msgspec
 
+from market.binance.connection import Backoff, StreamConnection
 from market.binance.streams import MAX_STREAMS, kline_stream, kline_stream_urls
 from market.errors import MarketError
-from trading_worker.shell.connection import Backoff, StreamConnection
 from trading_worker.shell.intake import Intake
 from trading_worker.shell.metrics import Board
 

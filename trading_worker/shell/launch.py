@@ -12,6 +12,7 @@ from random import Random
 from typing import TypeVar
 
 from market.bars import MINUTE_MS
+from market.binance.connection import Backoff
 from market.binance.errors import BinanceError, IpBanned
 from market.errors import utc
 from market.lake import Lake
@@ -21,7 +22,6 @@ from trading_worker.recovery import Recovery
 from trading_worker.settings import WorkerSettings
 from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
 from trading_worker.shell.conductor import Cadence, Conductor
-from trading_worker.shell.connection import Backoff
 from trading_worker.shell.funding import LONGEST_MS, FundingBook
 from trading_worker.shell.keeping import StateKeeper
 from trading_worker.shell.metrics import Board

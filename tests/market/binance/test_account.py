@@ -149,9 +149,7 @@ async def test_what_the_account_answers_is_typed() -> None:
             "GET /fapi/v1/openOrders": Answer([state(status="NEW")]),
             "GET /fapi/v1/openAlgoOrders": Answer([algo()]),
             "GET /fapi/v1/userTrades": Answer([fill]),
-            "GET /fapi/v1/income": Answer(
-                [{"incomeType": "FUNDING_FEE", "income": "-0.1", "asset": "USDT", "time": 5}]
-            ),
+            "GET /fapi/v1/income": Answer([income]),
             "GET /fapi/v1/commissionRate": fees,
             "POST /fapi/v1/countdownCancelAll": {"symbol": "B", "countdownTime": "120000"},
             "DELETE /fapi/v1/allOpenOrders": {"code": 200, "msg": "The operation of cancel all open order is done."},

@@ -1,0 +1,317 @@
+"""From kline messages to bars: each once, in order in its series, with nothing left out silently.
+
+Pure: messages, answers of REST and times come in; bars go out to a sink, and questions for REST are handed out. So any
+order of events gives the same series.
+
+The rules
+- A bar counts when the venue has closed it: by `x=true`, or by REST once it is `deadline_ms` overdue.
+- A bar that does not follow its series' last one is held, and what is missing is asked for over REST first.
+- What REST does not have although it has later bars, or `absent_ms` after its close, is reported absent with its
+  cause, and the series goes on after it.
+- A bar that comes again with other numbers is reported as revised. What was delivered stays as it was.
+- Time is the venue's. An event far ahead of it is not believed until REST has told the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from market.bars import MINUTE_MS, Bars, fault, interval_ms
+from market.binance.delays import Delays
+from market.binance.errors import StreamMessageInvalid
+from market.binance.streams import KlineEvent, parse_kline
+from market.errors import BarRejected
+
+DEADLINE_MS = 5_000
+"""How long after its close a bar is waited for on the stream: the venue takes some 2 s."""
+ABSENT_MS = 60_000
+"""How long after its close a bar that REST does not have is asked for again."""
+JUMP_MS = 2 * MINUTE_MS
+"""An event time further ahead than this is believed only when REST confirms it."""
+SILENT_MS = 150_000
+"""Venue time without a word from a stream: even one without trades speaks when its minute closes."""
+REMEMBERED = 8
+MOST_HELD = 1_500
+FIRST_PAUSE_MS, MOST_PAUSE_MS = 1_000, 60_000
+Key = tuple[str, str]
+"""Symbol and interval."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClosedBar:
+    """One bar as it is delivered. `event_time` is when the venue sent it, None from REST."""
+
+    symbol: str
+    interval: str
+    bar: np.void
+    event_time: int | None
+
+    @property
+    def open_time(self) -> int:
+        """Its first millisecond."""
+        return int(self.bar["open_time"])
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Bars of a series with open time in [start_ms, end_ms) to ask REST for."""
+
+    symbol: str
+    interval: str
+    start_ms: int
+    end_ms: int
+
+
+class Sink(Protocol):
+    """Where everything goes."""
+
+    def closed(self, bar: ClosedBar) -> None:
+        """The next bar of a series."""
+
+    def moving(self, event: KlineEvent) -> None:
+        """A bar that is still open, as it stands."""
+
+    def revised(self, used: ClosedBar, other: np.void) -> None:
+        """A bar that was delivered has come again with other numbers."""
+
+    def absent(self, symbol: str, interval: str, start_ms: int, end_ms: int, cause: str) -> None:
+        """Bars with open time in [start_ms, end_ms) that will not come."""
+
+    def rejected(self, error: BarRejected | StreamMessageInvalid) -> None:
+        """A message or bar that was refused."""
+
+
+class _Series:
+    """What is known of one series. A slot each, as messages are many."""
+
+    __slots__ = ("asked", "asking", "failures", "heard_ms", "held", "key", "limit_ms", "next_ms", "recent", "step")
+
+    def __init__(self, key: Key, start_ms: int) -> None:
+        self.key = key
+        self.step = interval_ms(key[1])
+        self.next_ms = start_ms
+        self.heard_ms = start_ms
+        self.limit_ms = SILENT_MS
+        self.held: dict[int, tuple[ClosedBar, float]] = {}
+        self.recent: dict[int, ClosedBar] = {}
+        self.asking = False
+        self.asked = start_ms
+        self.failures = 0
+
+
+class BarFeed:
+    """All series of some symbols.
+
+    Parameters
+    ----------
+    series: which, and the open time of the first bar to deliver of each.
+    venue_ms: the venue's time at the start.
+    seconds: a monotonic clock: how long we take ourselves is measured by it.
+    """
+
+    def __init__(
+        self,
+        series: dict[Key, int],
+        sink: Sink,
+        *,
+        venue_ms: int,
+        seconds: Callable[[], float],
+        deadline_ms: int = DEADLINE_MS,
+        absent_ms: int = ABSENT_MS,
+        parse: Callable[[bytes], KlineEvent | None] = parse_kline,
+    ) -> None:
+        self.venue_ms = venue_ms
+        self.messages = 0
+        self.repeated = 0
+        self.venue_delay = Delays()
+        """From a bar's close to when the venue sent it closed."""
+        self.own_delay = Delays()
+        """From the receipt of a bar to its delivery."""
+        self.doubtful = False
+        """Whether an event came from so far ahead that REST is to be asked for the time: see `observe`."""
+        self.gap = False
+        """Whether a bar has come since the last `questions` that has to wait for others."""
+        self._sink = sink
+        self._seconds = seconds
+        self._deadline_ms = deadline_ms
+        self._absent_ms = absent_ms
+        self._parse = parse
+        self._series = {key: _Series(key, start) for key, start in series.items()}
+        for each in self._series.values():
+            each.heard_ms = venue_ms
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        """All series."""
+        return tuple(self._series)
+
+    def next_ms(self, key: Key) -> int:
+        """The open time of the bar that a series waits for."""
+        return self._series[key].next_ms
+
+    # What comes in
+
+    def take(self, raw: bytes, received_s: float) -> None:
+        """One message of a stream."""
+        self.messages += 1
+        try:
+            event = self._parse(raw)
+        except StreamMessageInvalid as error:
+            self._sink.rejected(error)
+            return
+        if event is None:
+            return
+        kline = event.kline
+        series = self._series.get((event.symbol, kline.interval))
+        if series is None:
+            self._sink.rejected(BarRejected(event.symbol, kline.open_time, "the series is not followed"))
+            return
+        event_time = event.event_time
+        if event_time > self.venue_ms:
+            if event_time > self.venue_ms + JUMP_MS:
+                self.doubtful = True
+                self._sink.rejected(BarRejected(event.symbol, kline.open_time, "its event time lies in the future"))
+                return
+            self.venue_ms = event_time
+        series.heard_ms = self.venue_ms
+        if kline.closed:
+            self._closed(series, event, received_s)
+        elif kline.open_time >= series.next_ms:
+            self._sink.moving(event)
+
+    def observe(self, server_ms: int) -> None:
+        """The venue's time, as REST tells it."""
+        self.doubtful = False
+        self.venue_ms = max(self.venue_ms, server_ms)
+
+    def questions(self) -> list[Question]:
+        """What REST is to be asked now. Each is to be answered, by `answered` or `failed`, before the series' next."""
+        self.gap = False
+        due_ms = self.venue_ms - self._deadline_ms
+        found = []
+        for key, series in self._series.items():
+            if series.asking or self.venue_ms < series.asked:
+                continue
+            # Before a held bar everything has closed; else it is asked for what the deadline has passed.
+            end_ms = min(series.held) if series.held else due_ms // series.step * series.step
+            if end_ms > series.next_ms:
+                series.asking = True
+                found.append(Question(*key, series.next_ms, end_ms))
+        return found
+
+    def answered(self, question: Question, bars: Bars, server_ms: int) -> None:
+        """REST's closed bars for a question, and the venue's time before it was asked."""
+        series = self._series[question.symbol, question.interval]
+        series.asking, series.failures = False, 0
+        self.observe(server_ms)
+        received_s = self._seconds()
+        for bar in bars:
+            self._offer(series, ClosedBar(*series.key, bar, None), received_s)
+        told = set(bars["open_time"].tolist())
+        last = max(told, default=-1)
+        while series.next_ms < question.end_ms:
+            # Missing although later ones are there, or for too long: it will not come.
+            late = server_ms >= series.next_ms + series.step + self._absent_ms
+            if not late and series.next_ms > last:
+                series.asked = self.venue_ms + FIRST_PAUSE_MS
+                break
+            self._give_up(series, "impossible_bar" if series.next_ms in told else "venue_has_no_data")
+
+    def failed(self, question: Question) -> None:
+        """REST could not be asked: it is asked again after a pause, which grows."""
+        series = self._series[question.symbol, question.interval]
+        series.asking = False
+        series.asked = self.venue_ms + min(MOST_PAUSE_MS, FIRST_PAUSE_MS * 2**series.failures)
+        series.failures = min(series.failures + 1, 16)
+
+    def silent(self) -> list[Key]:
+        """Series whose stream has said nothing for too long; each is told ever more rarely until it speaks again."""
+        found = []
+        for key, series in self._series.items():
+            silence = self.venue_ms - series.heard_ms
+            if silence > max(series.limit_ms, series.step + SILENT_MS):
+                series.limit_ms = 2 * silence
+                found.append(key)
+            elif silence <= SILENT_MS:
+                series.limit_ms = SILENT_MS
+        return found
+
+    # Inside
+
+    def _closed(self, series: _Series, event: KlineEvent, received_s: float) -> None:
+        bar = event.bar
+        close_time = event.kline.close_time
+        if event.event_time < close_time:
+            self._sink.rejected(BarRejected(event.symbol, event.open_time, "it is closed before its last millisecond"))
+            return
+        if self._offer(series, ClosedBar(*series.key, bar, event.event_time), received_s):
+            self.venue_delay.add((event.event_time - close_time) / 1e3)
+
+    def _offer(self, series: _Series, closed: ClosedBar, received_s: float) -> bool:
+        """Deliver a bar, hold it, or find out that it is known; whether it was new."""
+        open_time = closed.open_time
+        if open_time < series.next_ms or open_time in series.held:
+            self._known(series, closed)
+            return False
+        reason = fault(closed.bar)
+        if reason is not None or open_time % series.step:
+            self._sink.rejected(BarRejected(closed.symbol, open_time, reason or "its open time is off the grid"))
+            return False
+        if open_time == series.next_ms:
+            self._deliver(series, closed, received_s)
+            self._deliver_held(series)
+        elif len(series.held) < MOST_HELD:
+            series.held[open_time] = closed, received_s
+            self.gap = True
+        else:
+            return False
+        return True
+
+    def _known(self, series: _Series, closed: ClosedBar) -> None:
+        open_time = closed.open_time
+        used = series.recent.get(open_time)
+        if used is None and open_time in series.held:
+            used = series.held[open_time][0]
+        if used is None:
+            if closed.event_time is not None:
+                self._sink.rejected(BarRejected(closed.symbol, open_time, "its time in the series has passed"))
+        elif _differs(used.bar, closed.bar):
+            self._sink.revised(used, closed.bar)
+        else:
+            self.repeated += 1
+
+    def _deliver_held(self, series: _Series) -> None:
+        while series.held:
+            held = series.held.pop(series.next_ms, None)
+            if held is None:
+                return
+            self._deliver(series, *held)
+
+    def _deliver(self, series: _Series, closed: ClosedBar, received_s: float) -> None:
+        series.next_ms = closed.open_time + series.step
+        series.recent[closed.open_time] = closed
+        if len(series.recent) > REMEMBERED:
+            del series.recent[next(iter(series.recent))]
+        if closed.event_time is not None:
+            self.own_delay.add(self._seconds() - received_s)
+        self._sink.closed(closed)
+
+    def _give_up(self, series: _Series, cause: str) -> None:
+        """The bar that is waited for will not come."""
+        missing_ms = series.next_ms
+        series.next_ms += series.step
+        self._sink.absent(*series.key, missing_ms, series.next_ms, cause)
+        self._deliver_held(series)
+
+
+def _differs(used: np.void, other: np.void) -> bool:
+    """Whether two bars have other numbers; what one of them does not record is no difference."""
+    for name in used.dtype.names or ():
+        one, two = used[name], other[name]
+        if one != two and not (one != one or two != two):
+            return True
+    return False

@@ -1,0 +1,168 @@
+"""The kline streams of many symbols as bars: connections, the watch over each stream, and questions for REST.
+
+A stream can fail in silence: the venue acknowledges a subscription and then sends nothing. So each is watched by the
+venue's time, which REST tells when all are silent; what is missing meanwhile comes over REST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+import aiohttp
+import msgspec
+
+from market.bars import Bars
+from market.binance.bar_feed import BarFeed, Key, Question
+from market.binance.connection import QUIET_S, RENEW_S, Backoff, StreamConnection
+from market.binance.streams import MAX_STREAMS, kline_stream, stream_urls
+from market.errors import MarketError
+
+TICK_S = 1.0
+"""Between two looks at the streams."""
+QUIET_TICKS = 5
+"""Looks without any message after which the venue is asked for its time."""
+QUESTIONS_AT_ONCE = 8
+SUBSCRIBE_AT_ONCE = 100
+"""Names in one control message."""
+
+Fetch = Callable[[str, str, int, int], Awaitable[Bars]]
+"""Closed bars of (symbol, interval) with open time in [start, end)."""
+
+
+class BarStream:
+    """Feeds a `BarFeed` from the venue.
+
+    Parameters
+    ----------
+    ws_root: root of the venue's streams, `wss://fstream.binance.com`.
+    feed: which series, and where their bars go.
+    fetch, server_time: ask REST, as `MarketDataClient.klines` and `.server_time` do.
+    jitter: draws the pauses between reconnections, and when connections are renewed.
+    sleep: how the watch pauses between two looks.
+    """
+
+    def __init__(
+        self,
+        ws_root: str,
+        session: aiohttp.ClientSession,
+        feed: BarFeed,
+        *,
+        fetch: Fetch,
+        server_time: Callable[[], Awaitable[int]],
+        jitter: Random,
+        seconds: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        per_connection: int = MAX_STREAMS,
+        quiet_s: float = QUIET_S,
+        renew_s: float = RENEW_S,
+        first_pause_s: float = 0.2,
+    ) -> None:
+        self.feed = feed
+        self.dropped: Counter[str] = Counter()
+        """How often a connection was lost or could not be made, by cause."""
+        self.woken: Counter[Key] = Counter()
+        """How often each series' stream was subscribed to again because it was silent."""
+        self.rest_failure: str | None = None
+        """Why REST cannot be asked, while it cannot."""
+        self._fetch = fetch
+        self._server_time = server_time
+        self._seconds = seconds
+        self._sleep = sleep
+        self._asking = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        self._requests = 0
+        self._shards: list[tuple[tuple[Key, ...], StreamConnection]] = []
+        for first in range(0, len(feed.keys), per_connection):
+            shard = tuple(feed.keys[first : first + per_connection])
+            (url,) = stream_urls(ws_root, [kline_stream(*key) for key in shard], per_connection)
+            connection = StreamConnection(
+                url,
+                session,
+                self._take,
+                lambda: None,
+                self._on_dropped,
+                Backoff(jitter, first_s=first_pause_s),
+                quiet_s=quiet_s,
+                renew_s=renew_s,
+            )
+            self._shards.append((shard, connection))
+        self._group: asyncio.TaskGroup | None = None
+
+    @property
+    def connections(self) -> Sequence[StreamConnection]:
+        """All connections."""
+        return [connection for _, connection in self._shards]
+
+    async def run(self) -> None:
+        """Until cancelled. What the sink raises ends it."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for connection in self.connections:
+                group.create_task(connection.run())
+            group.create_task(self._watch())
+
+    async def _take(self, raw: bytes) -> None:
+        self.feed.take(raw, self._seconds())
+        if self.feed.gap:
+            # A bar that waits for others is not to wait for the watch as well.
+            self._ask()
+
+    async def _watch(self) -> None:
+        """Look after the streams."""
+        messages, quiet = -1, 0
+        while True:
+            await self._sleep(TICK_S)
+            quiet = quiet + 1 if self.feed.messages == messages else 0
+            messages = self.feed.messages
+            if quiet >= QUIET_TICKS or self.feed.doubtful:
+                quiet = 0
+                await self._ask_time()
+            self._ask()
+            await self._wake(set(self.feed.silent()))
+
+    async def _ask_time(self) -> None:
+        try:
+            self.feed.observe(await self._server_time())
+            self.rest_failure = None
+        except MarketError as error:
+            self.rest_failure = str(error)
+
+    def _ask(self) -> None:
+        """Put what is missing to REST, a few questions at a time; nobody waits for the answers but the series."""
+        if self._group is None:
+            return
+        for question in self.feed.questions():
+            self._group.create_task(self._answer(question))
+
+    async def _answer(self, question: Question) -> None:
+        async with self._asking:
+            try:
+                # The time first: a bar that closes between the two is not called missing.
+                server_ms = await self._server_time()
+                bars = await self._fetch(question.symbol, question.interval, question.start_ms, question.end_ms)
+            except MarketError as error:
+                self.rest_failure = str(error)
+                self.feed.failed(question)
+                return
+        self.rest_failure = None
+        self.feed.answered(question, bars, server_ms)
+
+    async def _wake(self, silent: set[Key]) -> None:
+        """Open a connection again that is silent as a whole; subscribe anew to single streams that are."""
+        for shard, connection in self._shards:
+            mute = [key for key in shard if key in silent]
+            self.woken.update(mute)
+            if mute and len(mute) == len(shard):
+                await connection.drop("silent streams")
+                continue
+            names = [kline_stream(*key) for key in mute]
+            for first in range(0, len(names), SUBSCRIBE_AT_ONCE):
+                for method in ("UNSUBSCRIBE", "SUBSCRIBE"):
+                    self._requests += 1
+                    request = {"method": method, "params": names[first : first + SUBSCRIBE_AT_ONCE]}
+                    await connection.send(msgspec.json.encode(request | {"id": self._requests}).decode())
+
+    def _on_dropped(self, cause: str) -> None:
+        self.dropped[cause] += 1

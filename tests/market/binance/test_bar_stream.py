@@ -1,0 +1,417 @@
+"""Streams that are lost, silent, half-open, cut and renewed: the bars come all the same, each once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from random import Random
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from market.bars import MINUTE_MS
+from market.binance.bar_feed import BarFeed
+from market.binance.bar_stream import BarStream
+from market.binance.connection import Backoff, StreamConnection
+from market.binance.errors import Unreachable
+from market.binance.rest import MarketDataClient
+from market.binance.streams import stream_urls
+from market.simulator.faults import BarName, FaultRequest
+from market.simulator.server import Simulator
+from tests.market.binance.stream_venue import StreamVenue, streams
+from tests.market.binance.test_bar_feed import START, Desk, at
+from tests.market.exchange_helpers import MARKET, cut
+from tests.market.exchange_helpers import START as MARKET_START
+
+
+class Ticks:
+    """A sleep of the watch: each `look` lets it look once at the streams."""
+
+    def __init__(self) -> None:
+        self._go = asyncio.Semaphore(0)
+        self._done = asyncio.Semaphore(0)
+        self._first = True
+
+    async def __call__(self, seconds: float) -> None:
+        if not self._first:
+            self._done.release()
+        self._first = False
+        await self._go.acquire()
+
+    async def look(self, times: int = 1) -> None:
+        for _ in range(times):
+            self._go.release()
+            await self._done.acquire()
+
+
+class Consumer(Desk):
+    """A desk that can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.news = asyncio.Event()
+
+    def closed(self, bar: Any) -> None:
+        super().closed(bar)
+        self.news.set()
+
+    async def has(self, count: int) -> None:
+        while len(self.bars) < count:
+            self.news.clear()
+            await self.news.wait()
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    """Return when `condition()` holds, letting everybody else work meanwhile."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def running(
+    venue: StreamVenue, *symbols: str, **changes: Any
+) -> AsyncIterator[tuple[BarStream, Consumer, Ticks]]:
+    desk, ticks = Consumer(), Ticks()
+    feed = BarFeed({(symbol, "1m"): START for symbol in symbols}, desk, venue_ms=START, seconds=lambda: 0.0)
+    async with aiohttp.ClientSession() as session:
+        values: dict[str, Any] = {"fetch": venue.klines, "server_time": venue.server_time, "jitter": Random(3)}
+        values |= {"seconds": lambda: 0.0, "sleep": ticks, "first_pause_s": 0.001}
+        stream = BarStream(venue.url, session, feed, **(values | changes))
+        task = asyncio.create_task(stream.run())
+        try:
+            yield stream, desk, ticks
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_symbols_are_shared_out_over_connections_on_their_route() -> None:
+    async with streams() as venue:
+        names = [f"S{i}USDT" for i in range(7)]
+        async with running(venue, *names, per_connection=3) as (_, desk, _ticks):
+            await venue.until(lambda: len(venue.sockets) == 3)
+            assert sorted(len(socket.names) for socket in venue.sockets) == [1, 3, 3]
+            assert all(socket.path == "/market/stream" for socket in venue.sockets)
+            for name in names:
+                assert await venue.say(name, 0) == 1
+            await desk.has(7)
+            assert sorted(symbol for symbol, *_ in desk.bars) == names
+
+
+async def test_what_a_lost_connection_missed_comes_over_rest_before_what_follows() -> None:
+    async with streams() as venue, running(venue, "A") as (stream, desk, _):
+        await venue.until(lambda: venue.sockets)
+        await venue.say("A", 0)
+        await desk.has(1)
+        for _ in range(2):
+            venue.sockets[0].socket._req.transport.abort()  # type: ignore[union-attr]
+            have = venue.ever
+            await venue.until(lambda have=have: venue.ever > have and venue.sockets)
+        venue.venue_ms = at(3)
+        stream.feed.observe(at(3))
+        await venue.say("A", 4)
+        await desk.has(5)
+        assert [(minute, streamed) for _, minute, _, streamed in desk.bars] == [
+            (0, True),
+            (1, False),
+            (2, False),
+            (3, False),
+            (4, True),
+        ]
+        assert stream.dropped == {"connection lost": 2}
+
+
+async def test_a_venue_that_cannot_be_reached_is_tried_again() -> None:
+    async with streams() as venue:
+        venue.refuse = True
+        async with running(venue, "A") as (stream, desk, _):
+            await soon(lambda: stream.dropped["cannot connect: WSServerHandshakeError"] >= 3)
+            venue.refuse = False
+            await venue.until(lambda: venue.sockets)
+            await venue.say("A", 0)
+            await desk.has(1)
+
+
+async def test_acknowledged_and_silent_streams_are_found_out_and_healed() -> None:
+    async with streams() as venue:
+        venue.mute_next = {"b@kline_1m"}
+        async with running(venue, "A", "B") as (stream, desk, ticks):
+            await venue.until(lambda: venue.sockets)
+            for minute in range(4):
+                await venue.say("A", minute)
+                assert await venue.say("B", minute) == 0
+                await desk.has(len(desk.minutes("B")) + minute + 1)
+                await ticks.look()
+            await venue.until(lambda: len(venue.sockets[0].control) == 2)
+            assert [each["method"] for each in venue.sockets[0].control] == ["UNSUBSCRIBE", "SUBSCRIBE"]
+            assert all(each["params"] == ["b@kline_1m"] for each in venue.sockets[0].control)
+            assert stream.woken == {("B", "1m"): 1}
+            assert await venue.say("B", 4) == 1
+            await venue.say("A", 4)
+            await desk.has(10)
+            assert desk.minutes("A") == desk.minutes("B") == [0, 1, 2, 3, 4], "and nothing was lost meanwhile"
+            assert venue.ever == 1
+
+
+async def test_when_all_streams_are_silent_rest_tells_the_time_and_the_connection_is_opened_again() -> None:
+    async with streams() as venue:
+        venue.mute_next = {"a@kline_1m", "b@kline_1m"}
+        async with running(venue, "A", "B") as (stream, desk, ticks):
+            await venue.until(lambda: venue.sockets)
+            for minute in range(5):
+                venue.venue_ms = at(minute, 6_000)
+                await ticks.look(6)
+            await desk.has(10)
+            assert desk.minutes("A") == desk.minutes("B") == [0, 1, 2, 3, 4]
+            await venue.until(lambda: venue.ever == 2 and venue.sockets)
+            assert stream.dropped == {"silent streams": 1}
+            assert await venue.say("A", 5) == 1
+            await desk.has(11)
+
+
+async def test_without_rest_a_bar_waits_for_those_before_it() -> None:
+    async with streams() as venue:
+        down = True
+
+        async def fetch(*question: Any) -> Any:
+            if down:
+                raise Unreachable("http://venue", "refused")
+            return await venue.klines(*question)
+
+        async with running(venue, "A", fetch=fetch) as (stream, desk, ticks):
+            await venue.until(lambda: venue.sockets)
+            await venue.say("A", 0)
+            await desk.has(1)
+            await venue.say("A", 2)
+            await soon(lambda: stream.rest_failure is not None)
+            assert desk.minutes() == [0]
+            down = False
+            stream.feed.observe(at(2, 4_000))
+            await ticks.look()
+            await desk.has(3)
+            assert desk.minutes() == [0, 1, 2]
+
+
+# --- one connection ---
+
+
+@asynccontextmanager
+async def connected(
+    venue: StreamVenue, handle: Callable[[bytes], None], **changes: Any
+) -> AsyncIterator[tuple[StreamConnection, list[str]]]:
+    causes: list[str] = []
+
+    async def take(raw: bytes) -> None:
+        handle(raw)
+
+    async with aiohttp.ClientSession() as session:
+        connection = StreamConnection(
+            f"{venue.url}/market/stream?streams=a@kline_1m",
+            session,
+            take,
+            lambda: None,
+            causes.append,
+            Backoff(Random(5), first_s=0.001),
+            **changes,
+        )
+        task = asyncio.create_task(connection.run())
+        try:
+            yield connection, causes
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_an_end_that_is_gone_without_a_word_is_found_out() -> None:
+    async with streams() as venue, connected(venue, lambda raw: None, quiet_s=0.01) as (_, causes):
+        await venue.until(lambda: venue.sockets)
+        venue.sockets[0].deaf = True
+        await venue.until(lambda: venue.ever >= 2)
+        assert causes == ["half-open connection"]
+
+
+async def test_a_quiet_end_that_answers_pings_is_kept() -> None:
+    async with streams() as venue, connected(venue, lambda raw: None, quiet_s=0.002) as (connection, causes):
+        await venue.until(lambda: venue.sockets)
+        await soon(lambda: connection._line is not None and connection._line.received >= 5)
+        assert (venue.ever, causes) == (1, [])
+
+
+async def test_a_slow_handler_is_no_dead_connection() -> None:
+    async with streams() as venue:
+        go = asyncio.Event()
+
+        async with aiohttp.ClientSession() as session:
+
+            async def slow(raw: bytes) -> None:
+                await go.wait()
+
+            causes: list[str] = []
+            connection = StreamConnection(
+                f"{venue.url}/market/stream?streams=a@kline_1m",
+                session,
+                slow,
+                lambda: None,
+                causes.append,
+                Backoff(Random(5), first_s=0.001),
+                quiet_s=0.001,
+            )
+            task = asyncio.create_task(connection.run())
+            await venue.until(lambda: venue.sockets)
+            await venue.say("A", 0)
+            for _ in range(50):
+                await asyncio.sleep(0.001)
+            assert causes == []
+            go.set()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.mark.parametrize("by", ["time", "shutdown"])
+async def test_a_connection_is_renewed_before_it_is_cut_and_nothing_is_lost_between(by: str) -> None:
+    """The old one is closed only when the new one has delivered; both deliver meanwhile."""
+    async with streams() as venue:
+        heard: list[bytes] = []
+        news = asyncio.Event()
+
+        def take(raw: bytes) -> None:
+            heard.append(raw)
+            news.set()
+
+        async def until_heard(count: int) -> None:
+            while len(heard) < count:
+                news.clear()
+                await news.wait()
+
+        renew_s = 0.01 if by == "time" else 3600.0
+        async with connected(venue, take, renew_s=renew_s) as (connection, causes):
+            await venue.until(lambda: venue.sockets)
+            if by == "shutdown":
+                await venue.raw('{"stream":"serverShutdown","data":{"e":"serverShutdown","E":1}}')
+            await venue.until(lambda: len(venue.sockets) == 2)
+            connection._renew_s = 3600.0
+            assert connection.renewals == 0, "the old one is kept until the new one delivers"
+            before = len(heard)
+            assert await venue.say("A", 0) == 2
+            await until_heard(before + 2)
+            await venue.until(lambda: len(venue.sockets) == 1)
+            assert await venue.say("A", 1) == 1
+            await until_heard(before + 3)
+            assert (connection.renewals, causes) == (1, [])
+
+
+async def test_a_renewal_that_fails_keeps_the_old_connection() -> None:
+    async with streams() as venue, connected(venue, lambda raw: None, renew_s=0.005) as (_, causes):
+        await venue.until(lambda: venue.sockets)
+        venue.refuse = True
+        first = venue.sockets[0]
+        for _ in range(20):
+            await asyncio.sleep(0.002)
+        assert venue.sockets == [first]
+        venue.refuse = False
+        await venue.until(lambda: len(venue.sockets) == 2)
+        await venue.say("A", 0)
+        await venue.until(lambda: first not in venue.sockets)
+        assert causes == []
+
+
+async def test_a_handler_that_fails_is_not_the_networks_fault() -> None:
+    async with streams() as venue:
+
+        def fail(raw: bytes) -> None:
+            raise ValueError("a fault of ours")
+
+        async with aiohttp.ClientSession() as session:
+
+            async def take(raw: bytes) -> None:
+                fail(raw)
+
+            connection = StreamConnection(
+                f"{venue.url}/market/stream", session, take, lambda: None, lambda cause: None, Backoff(Random(5))
+            )
+            task = asyncio.create_task(connection.run())
+            await venue.until(lambda: venue.sockets)
+            await venue.raw("{}")
+            with pytest.raises(ValueError, match="ours"):
+                await task
+
+
+def test_streams_are_on_their_routes() -> None:
+    names = [
+        "a@kline_1m",
+        "a@depth20@100ms",
+        "a@markPrice@1s",
+        "!bookTicker",
+        "a@trade",
+        "a@aggTrade",
+        "!markPrice@arr",
+    ]
+    market, public = stream_urls("wss://x", names)
+    assert market == "wss://x/market/stream?streams=a@kline_1m/a@markPrice@1s/a@aggTrade/!markPrice@arr"
+    assert public == "wss://x/public/stream?streams=a@depth20@100ms/!bookTicker/a@trade"
+
+
+# --- the simulated exchange ---
+
+
+async def test_on_the_simulated_exchange_with_faults_every_bar_is_there_once() -> None:
+    minutes, random = 60, Random(9)
+    symbols = MARKET.symbols()
+    source = cut(MARKET_START - MINUTE_MS, MARKET_START + (minutes + 2) * MINUTE_MS)
+    async with Simulator(source, MARKET_START, stepped=True) as simulator, aiohttp.ClientSession() as session:
+        client = MarketDataClient(simulator.url, session)
+        desk = Consumer()
+        series = {(symbol, "1m"): MARKET_START for symbol in symbols}
+        feed = BarFeed(series, desk, venue_ms=MARKET_START, seconds=lambda: 0.0)
+
+        async def quickly(seconds: float) -> None:
+            await asyncio.sleep(0.001)
+
+        stream = BarStream(
+            simulator.ws_url,
+            session,
+            feed,
+            fetch=client.klines,
+            server_time=client.server_time,
+            jitter=Random(1),
+            seconds=lambda: 0.0,
+            sleep=quickly,
+            per_connection=2,
+            first_pause_s=0.001,
+        )
+        task = asyncio.create_task(stream.run())
+        wrong: dict[str, list[BarName]] = {}
+        for symbol in symbols:
+            for minute in range(minutes):
+                if random.random() < 0.5:
+                    name = random.choice(("drop_closed", "duplicate_closed", "late_closed", "revise_closed"))
+                    wrong.setdefault(name, []).append(BarName(symbol, MARKET_START + minute * MINUTE_MS))
+        simulator.faults.add(FaultRequest(**wrong))
+        simulator.consumers = 2
+        for minute in range(minutes):
+            await simulator.step()
+            if minute % 17 == 5:
+                simulator.hub.cut()
+        # The deadline of the last minute's bars passes in the next.
+        await simulator.step()
+        await soon(lambda: all(feed.next_ms(key) >= MARKET_START + minutes * MINUTE_MS for key in series))
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        offset = (MARKET_START - START) // MINUTE_MS
+        for symbol in symbols:
+            got = [(minute - offset, close) for name, minute, close, _ in desk.bars if name == symbol]
+            truth = MARKET.klines(symbol, MARKET_START, MARKET_START + minutes * MINUTE_MS)["close"]
+            assert [minute for minute, _ in got[:minutes]] == list(range(minutes))
+            assert np.array_equal([close for _, close in got[:minutes]], truth)
+        assert desk.gaps == []
+        assert desk.revisions
+        assert any(not streamed for *_, streamed in desk.bars)
