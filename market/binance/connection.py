@@ -15,6 +15,8 @@ from typing import Any
 
 import aiohttp
 
+from market.binance.errors import BinanceError
+
 MAX_MESSAGE_BYTES = 1 << 20
 CLOSE_TIMEOUT_S = 1.0
 QUIET_S = 60.0
@@ -72,7 +74,7 @@ class StreamConnection:
 
     Parameters
     ----------
-    url: what to connect to, streams included; or what gives it anew for each connection.
+    url: what to connect to, streams included; or what gives it anew for each connection, or raises `BinanceError`.
     session: an open aiohttp session, whose owner closes it.
     handle: awaited with every text message; never twice at once. While a connection is renewed, messages of both come.
     opened: told whenever a connection has been made; not when one takes over from another.
@@ -202,7 +204,8 @@ class StreamConnection:
                 autoping=False,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
             )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (BinanceError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            # The error's text may hold the address, and that a key.
             return f"cannot connect: {type(error).__name__}"
         return _Line(socket)
 
