@@ -17,6 +17,7 @@ NAMES = (
     "simulator",
     "bundle_swap",
     "kline_messages",
+    "archive_ingest",
     "demo_stages",
 )
 

@@ -179,12 +179,16 @@ class Lake:
             raise BadPath(name, "a dataset's files end in .parquet")
         path = "/".join([dataset, *folders, _safe(name)])
         sink = pa.BufferOutputStream()
+        conformed = _conform(target, table, partition)
+        # Prices and volumes hardly repeat: a dictionary of them takes longer to make and more room than they do.
+        repeating: Any = [field.name for field in conformed.schema if not pa.types.is_floating(field.type)]
         parquet.write_table(
-            _conform(target, table, partition),
+            conformed,
             sink,
             compression="zstd",
             write_page_checksum=True,
             row_group_size=16_384,
+            use_dictionary=repeating,
         )
         put_atomic(self.filesystem, self._at(path), sink.getvalue())
         return path

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +29,8 @@ BASE_URL = "https://data.binance.vision"
 _ROOT = "data/futures/um"
 _KEPT_FILES = 64
 _TIMEOUT_S = 60.0
+_ATTEMPTS = 4
+_PAUSE_S = 0.5
 
 
 class BinanceArchive:
@@ -42,9 +47,17 @@ class BinanceArchive:
         The symbols to offer; a mirror offers all that it holds unless told otherwise.
     cache
         Where files from an address are kept, as a mirror; by default `~/.cache/perpforge/archive`.
+    pause
+        How to wait, in seconds, before a download that failed is tried again.
     """
 
-    def __init__(self, location: str, symbols: tuple[str, ...] = (), cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        location: str,
+        symbols: tuple[str, ...] = (),
+        cache: Path | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.location = location.rstrip("/")
         self._remote = self.location.startswith(("http://", "https://"))
         if self._remote:
@@ -56,9 +69,9 @@ class BinanceArchive:
         for symbol in symbols:
             self._check(symbol)
         self._symbols = symbols or tuple(sorted(self._listed()))
-        # A missing day may be there tomorrow; a month that was missing once is read by days.
         self._missing_months: set[str] = set()
-        self._bars: OrderedDict[Path, Bars] = OrderedDict()
+        self._bars: OrderedDict[str, Bars] = OrderedDict()
+        self._pause = pause
         self._lock = threading.Lock()
 
     @property
@@ -77,38 +90,53 @@ class BinanceArchive:
             return None
         folders = (self._mirror / _ROOT / folder / "klines" / symbol / "1m" for folder in ("daily", "monthly"))
         names = (path.stem for folder in folders for path in folder.glob(f"{symbol}-1m-*.zip"))
-        spans = [_span(name.removeprefix(f"{symbol}-1m-")) for name in names]
+        spans = [span(name.removeprefix(f"{symbol}-1m-")) for name in names]
         return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
 
     def klines(self, symbol: str, start_ms: int, end_ms: int) -> Bars:
         """The archived 1m bars with open_time in [start_ms, end_ms)."""
         self._known(symbol)
         pieces, months = [], set[str]()
-        with self._lock:
-            for date in dates(start_ms, end_ms):
-                month = date[:7]
-                if month in months:
-                    continue
-                bars = self._file(f"monthly/klines/{symbol}/1m/{symbol}-1m-{month}.zip")
-                if bars is not None:
-                    months.add(month)
-                else:
-                    bars = self._file(f"daily/klines/{symbol}/1m/{symbol}-1m-{date}.zip")
-                if bars is not None:
-                    pieces.append(bars)
+        for date in dates(start_ms, end_ms):
+            month = date[:7]
+            if month in months:
+                continue
+            bars = self._kept(kline_path(symbol, month))
+            if bars is not None:
+                months.add(month)
+            else:
+                bars = self._kept(kline_path(symbol, date))
+            if bars is not None:
+                pieces.append(bars)
         bars = np.concatenate(pieces) if pieces else bars_module.empty()
         first, last = np.searchsorted(bars["open_time"], (start_ms, end_ms))
         return bars_module.validate(symbol, bars[first : max(first, last)])
+
+    def read(self, symbol: str, label: str, interval: str = "1m") -> Bars | None:
+        """The bars of one zip, of a day (YYYY-MM-DD) or month (YYYY-MM), or None if the archive lacks it.
+
+        Any thread may read any file. Nothing is kept in memory. Raises `SourceUnreadable` or `BarRejected`.
+        """
+        self._known(symbol)
+        path = kline_path(symbol, label, interval)
+        content = self._content(path)
+        if content is None:
+            return None
+        bars = recorded.read_file(self._mirror / _ROOT / path, content=content)
+        first, last = span(label)
+        if bars.size and not first <= int(bars["open_time"][0]) <= int(bars["open_time"][-1]) < last:
+            raise SourceUnreadable(path, f"it holds bars outside {label}")
+        return bars
 
     def funding(self, symbol: str, start_ms: int, end_ms: int) -> Fundings:
         """The archived fundings in [start_ms, end_ms); the archive has them by whole months only."""
         self._known(symbol)
         pieces = []
         for month in sorted({date[:7] for date in dates(start_ms, end_ms)}):
-            with self._lock:
-                path = self._fetch(f"monthly/fundingRate/{symbol}/{symbol}-fundingRate-{month}.zip")
-            if path is not None:
-                pieces.append(recorded.read_archived_funding(path))
+            path = f"monthly/fundingRate/{symbol}/{symbol}-fundingRate-{month}.zip"
+            content = self._content(path)
+            if content is not None:
+                pieces.append(recorded.read_archived_funding(self._mirror / _ROOT / path, content))
         joined = np.concatenate(pieces) if pieces else funding_module.empty()
         return funding_module.between(joined, start_ms, end_ms)
 
@@ -128,53 +156,77 @@ class BinanceArchive:
         if not symbol.replace("_", "").isalnum():
             raise UnknownSymbol(symbol, self.name)
 
-    def _file(self, path: str) -> Bars | None:
-        """The bars of one zip, or None if the archive lacks it."""
-        found = self._fetch(path)
-        if found is None:
+    def _kept(self, path: str) -> Bars | None:
+        """The bars of one zip, kept for the next question, or None if the archive lacks it."""
+        with self._lock:
+            if path in self._bars:
+                self._bars.move_to_end(path)
+                return self._bars[path]
+        content = self._content(path)
+        if content is None:
             return None
-        if found not in self._bars:
-            self._bars[found] = recorded.read_file(found)
+        bars = recorded.read_file(self._mirror / _ROOT / path, content=content)
+        with self._lock:
+            self._bars[path] = bars
             while len(self._bars) > _KEPT_FILES:
                 self._bars.popitem(last=False)
-        self._bars.move_to_end(found)
-        return self._bars[found]
+        return bars
 
-    def _fetch(self, path: str) -> Path | None:
-        """A checked file on disk, or None if the archive lacks it."""
-        local = self._mirror / _ROOT / path
-        if local in self._bars:
-            return local
+    def _content(self, path: str) -> bytes | None:
+        """A file whose checksum was verified, or None if the archive lacks it.
+
+        What is downloaded is kept in the mirror, verified and whole, so that what was interrupted goes on after it.
+        """
         if path in self._missing_months:
             return None
-        if not self._remote:
-            if not local.is_file():
-                return None
-            check = local.with_name(f"{local.name}.CHECKSUM")
-            _verify(local, local.read_bytes(), check.read_text() if check.is_file() else "")
-            return local
+        local = self._mirror / _ROOT / path
+        check = local.with_name(f"{local.name}.CHECKSUM")
         if local.is_file():
-            return local
-        content = self._download(path)
-        if content is None:
+            content = local.read_bytes()
+            _verify(local, content, check.read_text() if check.is_file() else "")
+            return content
+        if not self._remote:
+            return None
+        downloaded = self._download(path)
+        if downloaded is None:
+            # A missing day may be there tomorrow; a month that was missing once is read by days.
             self._missing_months |= {path} if path.startswith("monthly/klines/") else set()
             return None
-        _verify(local, content, (self._download(f"{path}.CHECKSUM") or b"").decode("utf-8", "replace"))
-        put_atomic(fs.LocalFileSystem(), str(local), content)
-        return local
+        checksum = self._download(f"{path}.CHECKSUM") or b""
+        _verify(local, downloaded, checksum.decode("utf-8", "replace"))
+        # The checksum first: a file that is there has been verified against the one beside it.
+        put_atomic(fs.LocalFileSystem(), str(check), checksum)
+        put_atomic(fs.LocalFileSystem(), str(local), downloaded)
+        return downloaded
 
     def _download(self, path: str) -> bytes | None:
         url = f"{self.location}/{_ROOT}/{quote(path)}"
-        try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - http or https, see above
-                content: bytes = answer.read()
-                return content
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
-            raise SourceUnreadable(url, f"the server answered {error.code}") from error
-        except OSError as error:
-            raise SourceUnreadable(url, str(error)) from error
+        attempt = 1
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - http or https, see above
+                    content: bytes = answer.read()
+                    return content
+            except urllib.error.HTTPError as error:
+                if error.code == 404:
+                    return None
+                reason, again = f"the server answered {error.code}", error.code >= 500 or error.code == 429
+            except (OSError, http.client.HTTPException) as error:
+                reason, again = str(error) or type(error).__name__, True
+            if not again or attempt >= _ATTEMPTS:
+                raise SourceUnreadable(url, reason)
+            self._pause(_PAUSE_S * 2 ** (attempt - 1))
+            attempt += 1
+
+
+def kline_path(symbol: str, label: str, interval: str = "1m") -> str:
+    """Where the archive has a day or month of klines.
+
+    >>> kline_path("BTCUSDT", "2026-02")
+    'monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-02.zip'
+    """
+    folder = "monthly" if len(label) == 7 else "daily"
+    return f"{folder}/klines/{symbol}/{interval}/{symbol}-{interval}-{label}.zip"
 
 
 def _verify(path: Path, content: bytes, checksum: str) -> None:
@@ -187,8 +239,12 @@ def _verify(path: Path, content: bytes, checksum: str) -> None:
         raise SourceUnreadable(str(path), f"its sha256 is {digest}, its CHECKSUM says {words[0]}")
 
 
-def _span(label: str) -> tuple[int, int]:
-    """[start, end) of a day (YYYY-MM-DD) or month (YYYY-MM)."""
+def span(label: str) -> tuple[int, int]:
+    """[start, end) of a day (YYYY-MM-DD) or month (YYYY-MM).
+
+    >>> span("2026-02")[1] - span("2026-02")[0] == 28 * DAY_MS
+    True
+    """
     if len(label) == 10:
         return day_start(label), day_start(label) + DAY_MS
     year, month = int(label[:4]), int(label[5:])

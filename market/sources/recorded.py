@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import threading
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,12 @@ _REQUIRED = ("open_time", "open", "high", "low", "close", "volume")
 _KNOWN = (*_REQUIRED, *bars_module.OPTIONAL)
 _FILE_NAME = re.compile(r"(?P<symbol>[^-]+)-(?P<interval>\d+[mhd])(?:-.*)?\.(?:parquet|csv|zip)")
 
+MOST_CSV_BYTES = 1 << 30
+"""No month of klines is as large; a damaged header may claim anything."""
+
+# What a damaged zip makes the library raise.
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
+
 # Where pyarrow says that a CSV is wrong; it counts a header as a line.
 _CSV_PLACE = re.compile(r"(?:CSV column #(?P<column>\d+): )?Row #(?P<line>\d+)")
 
@@ -57,15 +65,15 @@ def parse_name(path: Path) -> tuple[str, str] | None:
     return (match["symbol"], match["interval"]) if match and match["interval"] in INTERVAL_MS else None
 
 
-def read_file(path: Path, *, strict: bool = False) -> Bars:
-    """One recorded file as bars, checked and in ascending `open_time`.
+def read_file(path: Path, *, strict: bool = False, content: bytes | None = None) -> Bars:
+    """One recorded file as bars, checked and in ascending `open_time`; `content` if it has been read already.
 
     The interval comes from the name (`SYMBOL-1m-….parquet`, `.csv` or `.zip`), else from the smallest step between
     two rows. `SourceUnreadable` when the file is not a recording of klines in milliseconds, or, if `strict`, has a
     column that is none of a kline's; `RowRejected` (with file and row in its note) at the first row that is not a
     possible kline or does not follow the one before it.
     """
-    columns = _columns(path, strict)
+    columns = _columns(path, strict, content)
     times = columns["open_time"]
     if times.size and int(times.max()) >= _FIRST_MICROSECOND:
         raise SourceUnreadable(str(path), "its times are microseconds, klines of futures have milliseconds")
@@ -120,23 +128,23 @@ def read_funding(path: Path) -> Fundings:
     return funding_module.from_columns(times, rates)
 
 
-def read_archived_funding(path: Path) -> Fundings:
+def read_archived_funding(path: Path, content: bytes | None = None) -> Fundings:
     """One of the archive's zips of fundings (`calc_time`, `funding_interval_hours`, `last_funding_rate`)."""
-    table = _csv(path, _unzip(path), ("calc_time", "funding_interval_hours", "last_funding_rate"))
+    table = _csv(path, _unzip(path, content), ("calc_time", "funding_interval_hours", "last_funding_rate"))
     if not {"calc_time", "last_funding_rate"} <= set(table.column_names):
         raise SourceUnreadable(str(path), "it has no column calc_time or last_funding_rate")
     return funding_module.from_columns(*(_numbers(path, table, name) for name in ("calc_time", "last_funding_rate")))
 
 
-def _columns(path: Path, strict: bool) -> dict[str, Any]:
+def _columns(path: Path, strict: bool, content: bytes | None) -> dict[str, Any]:
     """The file's columns under our names."""
     try:
         if path.suffix == ".parquet":
             table = _parquet(path)
         elif path.suffix == ".csv":
-            table = _csv(path, path.read_bytes())
+            table = _csv(path, path.read_bytes() if content is None else content)
         elif path.suffix == ".zip":
-            table = _csv(path, _unzip(path))
+            table = _csv(path, _unzip(path, content))
         else:
             raise SourceUnreadable(str(path), "a recording ends in .parquet, .csv or .zip")
     except OSError as error:
@@ -193,15 +201,19 @@ def _parquet(path: Path) -> pa.Table:
         raise SourceUnreadable(str(path), str(error)) from error
 
 
-def _unzip(path: Path) -> bytes:
+def _unzip(path: Path, content: bytes | None = None) -> bytes:
+    """The one CSV inside a zip. Whatever is wrong with the zip is `SourceUnreadable`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-            if len(members) != 1 or not members[0].endswith(".csv"):
-                raise SourceUnreadable(str(path), f"it should hold one .csv, it holds {members}")
+        with zipfile.ZipFile(path if content is None else io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            if len(members) != 1 or not members[0].filename.endswith(".csv"):
+                names = [member.filename for member in members]
+                raise SourceUnreadable(str(path), f"it should hold one .csv, it holds {names}")
+            if members[0].file_size > MOST_CSV_BYTES:
+                raise SourceUnreadable(str(path), f"its .csv claims {members[0].file_size} bytes")
             return archive.read(members[0])
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise SourceUnreadable(str(path), str(error)) from error
+    except _ZIP_FAULTS as error:
+        raise SourceUnreadable(str(path), f"{type(error).__name__}: {error}") from error
 
 
 def _csv(path: Path, content: bytes, order: tuple[str, ...] = ARCHIVE_COLUMNS) -> pa.Table:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from market.bars import DAY_MS, MINUTE_MS, PRICES, Bars
+from market.bars import DAY_MS, MINUTE_MS, Bars
 from market.errors import SourceUnreadable, UnknownSymbol
 from market.klines_store import day_start
 from market.sources import BarSource, open_source
 from market.sources.binance_archive import BinanceArchive
-from market.sources.recorded import ARCHIVE_COLUMNS
 from market.sources.synthetic import SyntheticMarket
+from tests.market.archive_mirror import store, text
 
 START = day_start("2026-01-30")
 """Two days of January by month and day, one of February by day."""
@@ -27,25 +25,6 @@ START = day_start("2026-01-30")
 @pytest.fixture(scope="module")
 def bars() -> Bars:
     return SyntheticMarket(seed=4, symbols=1, start_ms=START).klines("BTCUSDT", START, START + 3 * DAY_MS)
-
-
-def store(root: Path, path: str, text: str) -> Path:
-    target = root / "data" / "futures" / "um" / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{target.stem}.csv", text)
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    target.with_name(f"{target.name}.CHECKSUM").write_text(f"{digest}  {target.name}\n")
-    return target
-
-
-def text(bars: Bars, header: bool) -> str:
-    lines = [",".join(ARCHIVE_COLUMNS)] if header else []
-    for bar in bars:
-        row = [bar[name] for name in ("open_time", *PRICES, "volume", "close_time", "quote_volume")]
-        row += [int(bar["trades"]), bar["taker_buy_base"], bar["taker_buy_quote"], 0]
-        lines.append(",".join(str(value) for value in row))
-    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture
