@@ -232,4 +232,4 @@ def test_the_manifest_names_what_it_holds(trained: TrainedBundle) -> None:
         assert part.headline in part.metrics
         assert part.served in part.files
         assert part.version == part.files[part.served][:12]
-    assert set(manifest.components[AUTOENCODER].formats) == {"tflite_int8", "tflite_fp32"}
+    assert set(manifest.components[AUTOENCODER].formats) == {"tflite_int8", "tflite_fp32", "tflite_int8_io"}
