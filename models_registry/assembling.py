@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry import bundle
-from models_registry.component_folder import load_component
+from models_registry.component_folder import COMPONENT_FILE, load_component
 from models_registry.manifest import (
     AUTOENCODER,
     DQN,
@@ -114,29 +114,48 @@ def train_models(
     progress: Progress = no_progress,
     *,
     opportunities: Opportunities | None = None,
+    resume: bool = False,
+    on_trained: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Path]:
-    """Train every model that `config` has settings for into its folder in `work`; the folders by name."""
+    """Train every model that `config` has settings for into its folder in `work`; the folders by name.
+
+    To `resume` is to leave a model that is whole in its folder as it is: only for a `work` folder that belongs to these
+    rows and this `config` alone. `on_trained` is told each model's name when it is done.
+    """
     folders: dict[str, Path] = {}
-    if config.regime is not None:
-        folders[REGIME] = work / REGIME
-        train_regime_predictor(rows, config, folders[REGIME], progress)
-    if config.dynamic is not None:
-        folders[DYNAMIC] = work / DYNAMIC
-        train_dynamic_features(rows, config, folders[DYNAMIC], progress, regime=folders.get(REGIME))
-    folders[AUTOENCODER] = work / AUTOENCODER
-    train_structure_autoencoder(rows, config, folders[AUTOENCODER], progress)
-    if config.feature_network is not None:
-        folders[FEATURE_NETWORK] = work / FEATURE_NETWORK
-        train_feature_network(rows, config, folders[FEATURE_NETWORK], progress)
-    if config.liquidity is not None:
-        folders[LIQUIDITY] = work / LIQUIDITY
-        train_liquidity_predictor(rows, config, folders[LIQUIDITY], progress)
-    train_win_classifier(rows, folders, config, work / WIN, progress)
-    folders[WIN] = work / WIN
-    if config.dqn is not None and opportunities is not None:
-        train_strategy_dqn(rows, opportunities, folders, config, work / DQN, progress)
-        folders[DQN] = work / DQN
+    for name, train in _trainings(rows, config, progress, opportunities).items():
+        if not (resume and (work / name / COMPONENT_FILE).exists()):
+            train(folders, work / name)
+            on_trained(name)
+        folders[name] = work / name
     return folders
+
+
+Training = Callable[[Mapping[str, Path], Path], Component]
+"""Trains one model on those in the folders given, by name, into the folder given."""
+
+
+def _trainings(
+    rows: TrainingSet, config: TrainingConfig, progress: Progress, opportunities: Opportunities | None
+) -> dict[str, Training]:
+    """The trainings that `config` has settings for, in the order in which the models read each other."""
+    found: dict[str, Training] = {}
+    if config.regime is not None:
+        found[REGIME] = lambda _, folder: train_regime_predictor(rows, config, folder, progress)
+    if config.dynamic is not None:
+        found[DYNAMIC] = lambda below, folder: train_dynamic_features(
+            rows, config, folder, progress, regime=below.get(REGIME)
+        )
+    found[AUTOENCODER] = lambda _, folder: train_structure_autoencoder(rows, config, folder, progress)
+    if config.feature_network is not None:
+        found[FEATURE_NETWORK] = lambda _, folder: train_feature_network(rows, config, folder, progress)
+    if config.liquidity is not None:
+        found[LIQUIDITY] = lambda _, folder: train_liquidity_predictor(rows, config, folder, progress)
+    found[WIN] = lambda below, folder: train_win_classifier(rows, below, config, folder, progress)
+    if config.dqn is not None and opportunities is not None:
+        given = opportunities
+        found[DQN] = lambda below, folder: train_strategy_dqn(rows, given, below, config, folder, progress)
+    return found
 
 
 def golden_inputs(rows: TrainingSet, count: int = bundle.GOLDEN_ROWS) -> dict[str, NDArray[Any]]:

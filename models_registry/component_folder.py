@@ -6,9 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from models_registry.manifest import Component, encode
+from models_registry.manifest import Component, Metric, encode
 
 COMPONENT_FILE = "component.json"
+BY_BLOCK_FILE = "by_block.json"
+"""Not in bundles: what the improvement of each metric is summed from, by block of time (`Metric.sums`)."""
 
 
 def load_component(folder: str | Path) -> Component:
@@ -25,8 +27,26 @@ def fresh(folder: str | Path) -> Path:
 
 
 def save_component(folder: Path, component: Component) -> Component:
-    """Write `component.json`, last of all, and give the component back."""
+    """Write `component.json`, last of all, and give the component back.
+
+    The sums of its metrics go into `BY_BLOCK_FILE` and are not in what is written and given back.
+    """
+    sums = {name: metric.sums for name, metric in component.metrics.items() if metric.sums is not msgspec.UNSET}
+    if sums:
+        (folder / BY_BLOCK_FILE).write_bytes(msgspec.json.encode(sums))
+    plain = {name: msgspec.structs.replace(each, sums=msgspec.UNSET) for name, each in component.metrics.items()}
+    component = msgspec.structs.replace(component, metrics=plain)
     partial = folder / f".{COMPONENT_FILE}.partial"
     partial.write_bytes(encode(component))
     partial.replace(folder / COMPONENT_FILE)
     return component
+
+
+def metrics_by_block(folder: str | Path) -> dict[str, Metric]:
+    """The metrics of the component in `folder`, with their sums."""
+    path = Path(folder) / BY_BLOCK_FILE
+    sums = msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[list[float], ...]]) if path.exists() else {}
+    return {
+        name: msgspec.structs.replace(metric, sums=sums.get(name, msgspec.UNSET))
+        for name, metric in load_component(folder).metrics.items()
+    }

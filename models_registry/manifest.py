@@ -55,6 +55,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rows: int = 0
     blocks: int = 0
     note: str = ""
+    sums: tuple[list[float], ...] | msgspec.UnsetType = msgspec.UNSET
+    """`statistics.Interval.sums` of the improvement. Only on its way to `component_folder.BY_BLOCK_FILE`: a manifest
+    has none, and leaves out the field."""
 
     @property
     def skill(self) -> bool:

@@ -88,6 +88,21 @@ class Opportunities:
     def __repr__(self) -> str:
         return f"Opportunities({len(self)} over {len(self.decision)} decision rows)"
 
+    def select(self, opportunities: NDArray[Any]) -> Opportunities:
+        """Some of the opportunities by index, over their own rows alone."""
+        chosen = np.asarray(opportunities, dtype=np.int64)
+        found = self.episodes.select(chosen)
+        used, place = np.unique(found.state_row, return_inverse=True)
+        place = place.reshape(-1)
+        return replace(
+            self,
+            episodes=replace(found, row=place[: len(found)], step_row=place[len(found) :]),
+            decision=self.decision[used],
+            windows=self.windows[used],
+            kind=self.kind[chosen],
+            quality=self.quality[chosen],
+        )
+
     def experience(self, latents: Float32) -> Experience:
         """What a strategy learns from, with the latents `[u, 16]` of the windows."""
         return Experience(self.episodes, self.decision, latents, self.decision_names)

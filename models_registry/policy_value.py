@@ -161,6 +161,7 @@ def _metric(value: float, baseline: float, name: str, found: Interval, rows: int
         baseline_name=name,
         improvement=finite(found.value),
         interval=found.pair,
+        sums=found.sums,
         rows=rows,
         blocks=blocks,
         note="mean R net of fees and funding, played on held-out opportunities",

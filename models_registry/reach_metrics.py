@@ -69,6 +69,7 @@ def pinball_metric(judged: Judged, found: Floats, baseline: Floats, name: str, s
         baseline_name=name,
         improvement=better.value,
         interval=better.pair,
+        sums=better.sums,
         rows=len(judged.at),
         blocks=len(starts),
         note=f"ATR, mean of the quantiles {', '.join(f'{share:g}' for share in judged.shares)}",

@@ -14,7 +14,7 @@ blocks of time, over all symbols. Which interval follows depends on how many run
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -44,6 +44,9 @@ class Interval:
     low: float
     high: float
     blocks: int
+    sums: tuple[list[float], ...] = field(default=(), repr=False, compare=False)
+    """By block: numerator and denominator of the first ratio and of the second, whose difference the value is. Those of
+    several stretches of time, one after the other, make an interval of all of them together."""
 
     @property
     def known(self) -> bool:
@@ -100,15 +103,16 @@ def difference_interval(
     """
     parts = [np.asarray(values, dtype=np.float64) for values in (*first, *second)]
     blocks = len(parts[0])
-    sums = [float(part.sum()) for part in parts]
-    value = sums[0] / sums[1] - sums[2] / sums[3] if sums[1] and sums[3] else math.nan
+    totals = [float(part.sum()) for part in parts]
+    value = totals[0] / totals[1] - totals[2] / totals[3] if totals[1] and totals[3] else math.nan
+    sums = tuple(part.tolist() for part in parts)
     if blocks < FEWEST_BLOCKS or math.isnan(value):
-        return Interval(value, math.nan, math.nan, blocks)
+        return Interval(value, math.nan, math.nan, blocks, sums)
     if blocks < FEWEST_RUNS * run_length(blocks):
         low, high = _by_cosines(parts, value)
     else:
         low, high = _by_resampling(parts, seed, draws)
-    return Interval(value, low, high, blocks)
+    return Interval(value, low, high, blocks, sums)
 
 
 def _by_cosines(parts: list[Float64], value: float) -> tuple[float, float]:

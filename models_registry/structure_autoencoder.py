@@ -394,6 +394,7 @@ def _metrics(error: Float32, baseline: Float32, holdout_at: NDArray[np.int64], s
         baseline_name=f"PCA with {LATENTS} components",
         improvement=saved.value,
         interval=saved.pair,
+        sums=saved.sums,
         rows=len(error),
         blocks=len(starts),
         note="mean squared error of held-out windows, in variances of their channels, of the served file",

@@ -1,0 +1,214 @@
+"""`python -m benchmarks learners`: all five models on a recorded (or made) market, and what they are found to know.
+
+The final fit of a bundle and the walk-forward evaluation, as the assets do them, with the minutes that each model took
+and the table of every metric beside its baseline. Everything is kept in the work folder: interrupted, the same command
+goes on with the model it was at, and what is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from benchmarks.module_skill import history_of
+from market.errors import utc
+from market.lake import Lake
+from market.sources import open_source
+from models_registry.assembling import train_models
+from models_registry.component_folder import load_component
+from models_registry.evaluation_table import evaluation_markdown
+from models_registry.manifest import Component, encode
+from models_registry.opportunities import Opportunities
+from models_registry.training_set import TrainingSet
+from models_registry.walk_forward import Evaluating, FoldResult, ModelEvaluation, WalkForward, evaluation_key, walk
+from orchestration.label_store import store_history_labels
+from orchestration.resources import TrainingSettings
+from orchestration.training_data import join
+
+FINAL_FIT_MINUTES, EVALUATION_MINUTES = 15, 25
+"""What the two may take on two cores, for six symbols and 51 days."""
+
+TELL_EVERY_S = 10.0
+
+
+class Times:
+    """Seconds of each model, kept in a file, so that they outlive an interruption.
+
+    What a model spent before it was interrupted is not in them.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._path = path
+        self._clock = clock
+        self._since = clock()
+        self.seconds: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
+
+    def begin(self) -> None:
+        """What comes next begins now."""
+        self._since = self._clock()
+
+    def ended(self, name: str) -> None:
+        """It has ended: its time since what came before ended."""
+        now = self._clock()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
+        self._path.write_text(json.dumps(self.seconds, indent=1))
+
+    @property
+    def minutes(self) -> float:
+        """Of everything."""
+        return sum(self.seconds.values()) / 60
+
+
+@dataclass
+class Teller:
+    """Prints progress, not more often than every ten seconds while a stage goes on."""
+
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.perf_counter
+    _last: tuple[str, float] = field(default=("", 0.0))
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        """The progress of a training."""
+        now = self.clock()
+        if stage != self._last[0] or now - self._last[1] >= TELL_EVERY_S:
+            self._last = stage, now
+            self.say(f"{stage}: {fraction:.0%}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from."""
+
+    rows: TrainingSet
+    opportunities: Opportunities
+    about: str
+
+
+def data_of(market: str, days: float, settings: TrainingSettings, work: Path) -> Data:
+    """The newest `days` of a market as the assets would make a training set of them; kept in `work`."""
+    key = hashlib.sha256(repr((market, days, settings.model_dump_json())).encode()).hexdigest()[:12]
+    folder = work / f"data-{key}"
+    stored, about = (folder / "rows.npz", folder / "opportunities.npz"), folder / "about.txt"
+    if not about.exists():
+        history = history_of(open_source(market), days)
+        lake = Lake(str(folder / "lake"))
+        store_history_labels(lake, history, settings)
+        rows = join(
+            lake, history.rows, settings.max_windows, settings.half_life(), bars=history.bars, plan=settings.plan()
+        ).rows
+        found = Opportunities.of(
+            history.rows,
+            history.bars,
+            history.funding,
+            settings.plan(),
+            settings.costs(),
+            hunting=settings.hunting(),
+            most=settings.most_opportunities,
+        )
+        rows.save(stored[0])
+        stored[1].write_bytes(found.to_bytes())
+        span = f"{utc(int(rows.decided_at[0]))} to {utc(int(rows.decided_at[-1]))}"
+        about.write_text(f"{len(history.bars)} symbols, {days:g} days ({span})")
+    rows, found = TrainingSet.load(stored[0]), Opportunities.from_bytes(stored[1].read_bytes(), stored[1])
+    counts = f"{len(rows):,} labels, {len(rows.unlabelled_at):,} windows, {len(found):,} opportunities"
+    return Data(rows, found, f"{about.read_text()}, {counts}")
+
+
+def final_fit(data: Data, settings: TrainingSettings, work: Path, tell: Teller) -> tuple[dict[str, Component], Times]:
+    """All five fitted as for a bundle; what became of them and how long they took."""
+    config = settings.config(int(data.rows.decided_at[-1]))
+    key = evaluation_key(data.rows, data.opportunities, config, WalkForward())
+    folder = work / f"final-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    times = Times(folder / "seconds.json")
+    folders = train_models(
+        data.rows, config, folder, tell, opportunities=data.opportunities, resume=True, on_trained=times.ended
+    )
+    return {name: load_component(place) for name, place in folders.items()}, times
+
+
+def evaluation(
+    data: Data, settings: TrainingSettings, plan: WalkForward, trials: int, work: Path, tell: Teller
+) -> tuple[ModelEvaluation, Times]:
+    """The walk-forward evaluation, every fold of which is kept as soon as it is judged."""
+    config = settings.config(int(data.rows.decided_at[-1]))
+    folder = work / f"evaluation-{evaluation_key(data.rows, data.opportunities, config, plan)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    times = Times(folder / "seconds.json")
+    running = Evaluating(data.rows, data.opportunities, config, plan, folder, tell, times.ended)
+
+    def known(name: str) -> FoldResult | None:
+        path = folder / f"{name}.json"
+        return msgspec.json.decode(path.read_bytes(), type=FoldResult) if path.exists() else None
+
+    def keep(name: str, result: FoldResult) -> None:
+        (folder / f"{name}.json").write_bytes(encode(result))
+
+    found = walk(running, trials, known, keep)
+    (folder / "evaluation.json").write_bytes(encode(found))
+    return found, times
+
+
+def final_lines(components: dict[str, Component], times: Times, of: str = "final fit") -> list[str]:
+    """Minutes and what is served, model by model."""
+    lines = [f"| {of} | minutes | served |", "|---|---|---|"]
+    for name, part in components.items():
+        served = part.served or f"its plain version: {part.fallback}"
+        lines.append(f"| {name} | {times.seconds.get(name, 0.0) / 60:.1f} | {served} |")
+    return [*lines, f"| together | {times.minutes:.1f} of {FINAL_FIT_MINUTES} | |"]
+
+
+def evaluation_lines(found: ModelEvaluation, times: Times, plan: WalkForward) -> list[str]:
+    """Minutes of all folds by model, and the tables."""
+    lines = [f"| evaluation, every {plan.every} decisions | minutes |", "|---|---|"]
+    lines += [f"| {name}, all folds | {seconds / 60:.1f} |" for name, seconds in times.seconds.items()]
+    lines += [f"| together | {times.minutes:.1f} of {EVALUATION_MINUTES} |", ""]
+    return [*lines, evaluation_markdown(found).rstrip()]
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks learners")
+    parser.add_argument("--klines", help="a folder of recorded 1m klines; without it a made market")
+    parser.add_argument("--market", default="synthetic:seed=7,symbols=6,edge=none", help="instead of a recording")
+    parser.add_argument("--days", type=float, default=51.0, help="newest days of it")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--every", type=int, default=3, help="a fold learns from every so many-th decision")
+    parser.add_argument("--epochs", type=int, default=20, help="most epochs of the autoencoder; the others' go with it")
+    parser.add_argument("--trials", type=int, default=1, help="bundles trained so far, by which scores are deflated")
+    parser.add_argument("--no-prequential", action="store_true", help="only folds from scratch")
+    parser.add_argument("--only", choices=("fit", "evaluation"), help="one of the two")
+    parser.add_argument("--work", type=Path, default=Path(".perpforge/learners"), help="where everything is kept")
+    parser.add_argument("--markdown", type=Path, help="a file that gets the tables")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Train, judge and print."""
+    given = parsed(arguments)
+    console = Console(width=200)
+    tell = Teller(lambda line: console.print(line, highlight=False, markup=False))
+    settings = TrainingSettings(epochs=given.epochs)
+    market = f"recorded:{given.klines}" if given.klines else given.market
+    data = data_of(market, given.days, settings, given.work)
+    console.print(data.about, highlight=False)
+    lines = [data.about, ""]
+    if given.only != "evaluation":
+        lines += [*final_lines(*final_fit(data, settings, given.work, tell)), ""]
+    if given.only != "fit":
+        plan = WalkForward(folds=given.folds, every=given.every, prequential=not given.no_prequential)
+        found, times = evaluation(data, settings, plan, given.trials, given.work, tell)
+        lines += evaluation_lines(found, times, plan)
+    text = "\n".join(lines).rstrip() + "\n"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if given.markdown:
+        given.markdown.write_text(text)
