@@ -19,9 +19,11 @@ import msgspec
 from rich.console import Console
 
 from benchmarks.module_skill import history_of
+from market.bars import DAY_MS, Bars
 from market.errors import utc
+from market.funding import Fundings
 from market.lake import Lake
-from market.sources import open_source
+from market.sources import BarSource, open_source
 from models_registry.assembling import train_models
 from models_registry.component_folder import load_component
 from models_registry.evaluation_table import evaluation_markdown
@@ -50,10 +52,6 @@ class Times:
         self._clock = clock
         self._since = clock()
         self.seconds: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
-
-    def begin(self) -> None:
-        """What comes next begins now."""
-        self._since = self._clock()
 
     def ended(self, name: str) -> None:
         """It has ended: its time since what came before ended."""
@@ -93,13 +91,43 @@ class Data:
     about: str
 
 
-def data_of(market: str, days: float, settings: TrainingSettings, work: Path) -> Data:
-    """The newest `days` of a market as the assets would make a training set of them; kept in `work`."""
-    key = hashlib.sha256(repr((market, days, settings.model_dump_json())).encode()).hexdigest()[:12]
+class Among:
+    """The `count` symbols of a source with the longest recordings, of equals the first by name; all for None."""
+
+    def __init__(self, source: BarSource, count: int | None) -> None:
+        self._source = source
+        self.name = source.name
+
+        def days(symbol: str) -> int:
+            start, end = source.coverage(symbol) or (0, 0)
+            return (end - start) // DAY_MS
+
+        self._symbols = tuple(sorted(sorted(source.symbols(), key=days, reverse=True)[:count]))
+
+    def symbols(self) -> tuple[str, ...]:
+        """Those that are left."""
+        return self._symbols
+
+    def coverage(self, symbol: str) -> tuple[int, int] | None:
+        """As the source has it; so are the others."""
+        return self._source.coverage(symbol)
+
+    def klines(self, symbol: str, start_ms: int, end_ms: int) -> Bars:
+        """1m bars."""
+        return self._source.klines(symbol, start_ms, end_ms)
+
+    def funding(self, symbol: str, start_ms: int, end_ms: int) -> Fundings:
+        """Fundings."""
+        return self._source.funding(symbol, start_ms, end_ms)
+
+
+def data_of(market: str, symbols: int | None, days: float, settings: TrainingSettings, work: Path) -> Data:
+    """The first `days` of a market as the assets would make a training set of them; kept in `work`."""
+    key = hashlib.sha256(repr((market, symbols, days, settings.model_dump_json())).encode()).hexdigest()[:12]
     folder = work / f"data-{key}"
     stored, about = (folder / "rows.npz", folder / "opportunities.npz"), folder / "about.txt"
     if not about.exists():
-        history = history_of(open_source(market), days)
+        history = history_of(Among(open_source(market), symbols), days)
         lake = Lake(str(folder / "lake"))
         store_history_labels(lake, history, settings)
         rows = join(
@@ -180,7 +208,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks learners")
     parser.add_argument("--klines", help="a folder of recorded 1m klines; without it a made market")
     parser.add_argument("--market", default="synthetic:seed=7,symbols=6,edge=none", help="instead of a recording")
-    parser.add_argument("--days", type=float, default=51.0, help="newest days of it")
+    parser.add_argument("--symbols", type=int, help="those with the longest recordings; without it all")
+    parser.add_argument("--days", type=float, default=51.0, help="of it, from its beginning")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--every", type=int, default=3, help="a fold learns from every so many-th decision")
     parser.add_argument("--epochs", type=int, default=20, help="most epochs of the autoencoder; the others' go with it")
@@ -199,7 +228,7 @@ def main(arguments: list[str]) -> None:
     tell = Teller(lambda line: console.print(line, highlight=False, markup=False))
     settings = TrainingSettings(epochs=given.epochs)
     market = f"recorded:{given.klines}" if given.klines else given.market
-    data = data_of(market, given.days, settings, given.work)
+    data = data_of(market, given.symbols, given.days, settings, given.work)
     console.print(data.about, highlight=False)
     lines = [data.about, ""]
     if given.only != "evaluation":

@@ -32,6 +32,7 @@ def save_component(folder: Path, component: Component) -> Component:
     The sums of its metrics go into `BY_BLOCK_FILE` and are not in what is written and given back.
     """
     sums = {name: metric.sums for name, metric in component.metrics.items() if metric.sums is not msgspec.UNSET}
+    (folder / BY_BLOCK_FILE).unlink(missing_ok=True)
     if sums:
         (folder / BY_BLOCK_FILE).write_bytes(msgspec.json.encode(sums))
     plain = {name: msgspec.structs.replace(each, sums=msgspec.UNSET) for name, each in component.metrics.items()}

@@ -29,8 +29,6 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """The run that trained it."""
     content: str
     """`manifest.content_digest`: equal for equal data and settings."""
-    version: str
-    """The registry's number of it."""
     data_hash: str
     settings: str
     """sha256 of the training's settings."""
@@ -50,7 +48,7 @@ class TrialLog:
 
     >>> import tempfile
     >>> log = TrialLog(Path(tempfile.mkdtemp()) / "trials.jsonl")
-    >>> trial = Trial(run="a", content="c", version="1", data_hash="d", settings="s")
+    >>> trial = Trial(run="a", content="c", data_hash="d", settings="s")
     >>> log.enter(trial, time_ms=1_000), log.enter(trial, time_ms=2_000), log.count()
     (1, 1, 1)
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,17 @@ class Registered:
         return plain
 
 
-def register_bundle(lake: Lake, registry: Registry, rows: TrainingSet, config: TrainingConfig) -> Registered:
-    """Register the current components and the bundle of them, and put it up as challenger unless it is champion."""
+def register_bundle(
+    lake: Lake,
+    registry: Registry,
+    rows: TrainingSet,
+    config: TrainingConfig,
+    on_assembled: Callable[[Manifest], object] = lambda manifest: None,
+) -> Registered:
+    """Register the current components and the bundle of them, and put it up as challenger unless it is champion.
+
+    `on_assembled` is handed its manifest before the bundle is registered, with the components' own versions.
+    """
     with tempfile.TemporaryDirectory() as work:
         folders = fetch(lake, models_of(config), Path(work))
         versions = {}
@@ -46,6 +55,7 @@ def register_bundle(lake: Lake, registry: Registry, rows: TrainingSet, config: T
             versions[name] = registry.register_component(name, folder, record, component_digest(part))
         folder = Path(work) / "bundle"
         assembled = assemble(rows, config, folders, folder).manifest
+        on_assembled(assembled)
         numbered = _Numbering(folder, assembled, versions)
         version = registry.register(folder, _bundle_record(assembled), numbered, content_digest(assembled))
         if numbered.manifest.bundle_version != version:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import dagster as dg
 
 from orchestration import checks, jobs, sensors
-from orchestration.assets import bundle, features, market, models, training
+from orchestration.assets import bundle, evaluation, features, market, models, training
 from orchestration.resources import from_environment
 
 
 def definitions(resources: Mapping[str, object]) -> dg.Definitions:
     """The graph on these resources."""
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([market, features, training, models, bundle]),
+        assets=dg.load_assets_from_modules([market, features, training, models, evaluation, bundle]),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=jobs.ALL,
         sensors=sensors.SENSORS,

@@ -41,4 +41,12 @@ watch_champion = dg.define_asset_job(
     description="Enter moves that were made by hand, and demote a champion that does not live up to its promotion.",
 )
 
-ALL = (ingest, ingest_journals, retrain, watch_champion)
+EVALUATE = ("model_evaluation",)
+
+evaluate = dg.define_asset_job(
+    "evaluate",
+    dg.AssetSelection.assets(*EVALUATE),
+    description="Judge the models forward in time on the current training set. It takes longer than a retraining.",
+)
+
+ALL = (ingest, ingest_journals, retrain, watch_champion, evaluate)

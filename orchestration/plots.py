@@ -13,7 +13,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from models_registry.manifest import Metric
+    from models_registry.pooling import PooledMetric
     from models_registry.trade_record import TradeRecord
+    from models_registry.walk_forward import ModelEvaluation
 
 
 def shown(png: bytes, title: str) -> dg.MarkdownMetadataValue:
@@ -81,12 +84,68 @@ def running_r(records: Mapping[str, TradeRecord]) -> bytes:
     return _png("closed positions", draw)
 
 
-def _png(title: str, draw: Callable[[Any], None]) -> bytes:
+def improvements(pooled: Mapping[str, Mapping[str, PooledMetric]]) -> bytes:
+    """Every improvement with its interval, in units of the smallest effect that its sample could have shown."""
+    lines = [
+        (f"{model} {name}", metric.improvement, metric.interval, metric.smallest_detectable)
+        for model, metrics in pooled.items()
+        for name, metric in metrics.items()
+    ]
+
+    def draw(axes: Any) -> None:
+        shown = [
+            (name, value / unit, [(value - span[0]) / unit, (span[1] - value) / unit])
+            for name, value, span, unit in lines
+            if value is not None and span is not None and unit
+        ]
+        places = range(len(shown))
+        spans = np.array([span for *_, span in shown]).reshape(-1, 2).T
+        axes.errorbar([value for _, value, _ in shown], places, xerr=spans, fmt="o", ms=3)
+        axes.set_yticks(places, [name for name, *_ in shown], fontsize=6)
+        axes.axvline(0, color="0.7", linewidth=1)
+        axes.set_xlabel("improvement, smallest detectable effect = 1")
+
+    return _png("improvements over the baselines", draw, height=1 + 0.16 * max(len(lines), 12))
+
+
+def by_fold(found: ModelEvaluation) -> dict[str, bytes]:
+    """The first metric of each model that has a baseline, fold by fold, from scratch and prequentially."""
+    pngs = {}
+    for model, metrics in found.from_scratch.items():
+        name = next((name for name, metric in metrics.items() if metric.improvement is not None), None)
+        if name is None:
+            continue
+        runs = {"from scratch": found.folds, "prequential": found.continued}
+        pngs[model] = _folds(model, name, {run: [fold.metrics.get(model, {}) for fold in runs[run]] for run in runs})
+    return pngs
+
+
+def _folds(model: str, name: str, runs: Mapping[str, Sequence[Mapping[str, Metric]]]) -> bytes:
+    def draw(axes: Any) -> None:
+        for run, folds in runs.items():
+            known = [(number, fold[name]) for number, fold in enumerate(folds, start=1) if name in fold]
+            if known:
+                numbers = [number for number, _ in known]
+                (line,) = axes.plot(numbers, [_or_nan(each.value) for _, each in known], marker="o", label=run)
+                baseline = [_or_nan(each.baseline) for _, each in known]
+                axes.plot(numbers, baseline, linestyle="--", color=line.get_color(), label=f"baseline, {run}")
+        axes.set_xlabel("fold")
+        axes.set_ylabel(name)
+        axes.legend(frameon=False)
+
+    return _png(model, draw)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _png(title: str, draw: Callable[[Any], None], height: float = 3.5) -> bytes:
     # The object interface: pyplot keeps global state and picks a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0, 3.5), layout="constrained")
+    figure = Figure(figsize=(6.0, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title)

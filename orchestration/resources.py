@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from models_registry.registry import Registry
     from models_registry.server import MlflowServer
     from models_registry.training_config import TrainingConfig
+    from models_registry.walk_forward import WalkForward
     from orchestration.ingest import MarketView
     from trading_worker.settings import EngineSettings
 
@@ -171,6 +172,22 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=1.0, description="Least information ratio of one, a year's, after the correction for all tries.", ge=0
     )
     dynamic_feature_max_count: int = Field(default=20, description="Most of them, over all regimes.", ge=1, le=200)
+
+    evaluation_folds: int = Field(default=4, description="Folds of time that the models are judged on.", ge=4)
+    evaluation_every: int = Field(
+        default=3, description="A fold of the evaluation learns from every so many-th decision before it.", ge=1
+    )
+    evaluation_prequential: bool = Field(
+        default=True, description="Judge the models that go on from a champion so, too."
+    )
+
+    def walk_forward(self) -> WalkForward:
+        """How the models are evaluated."""
+        from models_registry.walk_forward import WalkForward
+
+        return WalkForward(
+            folds=self.evaluation_folds, every=self.evaluation_every, prequential=self.evaluation_prequential
+        )
 
     def half_life(self) -> float | None:
         """Days after which a label counts half, None when age does not matter."""

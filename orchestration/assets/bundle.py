@@ -39,7 +39,7 @@ def trading_bundle(
     context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """A version of the registered model `trading_bundle`."""
-    from orchestration import training_data
+    from orchestration import training_data, trials
     from orchestration.bundling import register_bundle
 
     store, models = lake.open(), registry.open()
@@ -47,7 +47,7 @@ def trading_bundle(
         context.log.warning("%s was found at version %s: %s", entry.alias, entry.version, entry.reason)
     rows = training_data.load(store)
     config = training.config(int(rows.decided_at[-1]), parent=models.champion())
-    bundle = register_bundle(store, models, rows, config)
+    bundle = register_bundle(store, models, rows, config, trials.entering(registry.ledger, context.run_id))
     context.log.info("bundle %s is registered", bundle.version)
     manifest = bundle.manifest
     seen = training_data.keep_learnt(store, manifest.training.data_hash)
@@ -59,6 +59,7 @@ def trading_bundle(
             "rows": manifest.training.rows,
             "live_labels": manifest.training.live_labels,
             "live_labels_seen": seen,
+            "trials": trials.count(models),
             "fallbacks": manifest.fallbacks,
             "manifest": dg.MetadataValue.json(bundle.as_json()),
             "mlflow": dg.MetadataValue.url(f"{models.tracking_uri}/#/models/trading_bundle/versions/{bundle.version}"),
@@ -83,7 +84,8 @@ def bundle_evaluation(
     gate: GateSettings,
 ) -> dg.MaterializeResult[None]:
     """`evaluations/VERSION.json` in the lake."""
-    from orchestration import judging, training_data
+    from models_registry.evaluation_table import trial_words
+    from orchestration import judging, training_data, trials
 
     store, models = lake.open(), registry.open()
     bench = judging.Bench(store, training_data.load(store), gate.engine(training), training.seed)
@@ -101,7 +103,11 @@ def bundle_evaluation(
         "path": path,
         **({"unjudged": found.unjudged} if found.unjudged else {}),
     }
+    tried = trials.count(models)
+    metadata["trials"] = tried
     for name, record in records.items():
+        worth = {f"{name}_{metric}": trial_words(score, tried) for metric, score in record.metrics().items()}
+        metadata |= {f"{metric}_deflated": words for metric, words in worth.items() if words}
         metadata |= {
             f"{name}_rows": record.rows,
             f"{name}_log_loss": record.log_loss,

@@ -88,9 +88,12 @@ def show(
     uri: TrackingUri = "",
 ) -> None:
     """The manifest of a bundle."""
+    from models_registry.evaluation_table import trial_words
     from models_registry.manifest import MANIFEST_FILE, decode
+    from models_registry.trial_log import TrialLog
 
     with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
+        trials = TrialLog.beside(registry.ledger.path).count(len(registry.list()))
         data = (registry.download(_resolve(registry, version), Path(folder) / "bundle") / MANIFEST_FILE).read_bytes()
     if as_json:
         typer.echo(data.decode())
@@ -102,6 +105,8 @@ def show(
         typer.echo(f"  {name} {component.version}: {served}")
         for metric, score in component.metrics.items():
             typer.echo(f"    {metric} {score.value} ({score.baseline_name} {score.baseline}, 95 % {score.interval})")
+            if words := trial_words(score, trials):
+                typer.echo(f"      {words}")
 
 
 @bundle_app.command()

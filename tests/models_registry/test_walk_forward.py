@@ -1,0 +1,238 @@
+"""Folds forward in time: what they learn from, what they keep, and what comes of them.
+
+The networks are their plain versions here, so that a fold takes a second; `tests/test_walk_forward_controls.py` walks
+with all five models.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models_registry.errors import NotEnoughData
+from models_registry.evaluation_table import evaluation_markdown, trial_words
+from models_registry.feature_network_fitting import NetworkConfig
+from models_registry.manifest import AUTOENCODER, FEATURE_NETWORK, WIN, Metric, encode
+from models_registry.opportunities import Opportunities
+from models_registry.statistics import BLOCK_MS
+from models_registry.training_config import TrainingConfig, split_of
+from models_registry.training_set import TrainingSet
+from models_registry.walk_forward import (
+    Evaluating,
+    FoldResult,
+    ModelEvaluation,
+    WalkForward,
+    evaluation_key,
+    folds_of,
+    opportunities_of,
+    rows_of,
+    walk,
+)
+from models_registry.win_classifier import WinConfig
+from tests.models_registry import made_episodes, planted
+
+PLAN = WalkForward(folds=4, every=1, prequential=False)
+CONFIG = TrainingConfig(win=WinConfig(rounds=60, threads=1, learning_rate=0.1, fewest_fit=200))
+
+
+@pytest.fixture(autouse=True)
+def _no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("structure_autoencoder", "feature_network"):
+        monkeypatch.setattr(f"models_registry.{module}.find_spec", lambda name: None)
+
+
+def evaluating(rows: TrainingSet, work: Path, config: TrainingConfig = CONFIG, plan: WalkForward = PLAN) -> Evaluating:
+    return Evaluating(rows, None, config, plan, work)
+
+
+@pytest.fixture(scope="module")
+def made() -> TrainingSet:
+    return planted.training_set(rows=4000, days=40, windows=400)
+
+
+@given(
+    gaps=st.lists(st.integers(0, 6 * planted.HOUR), min_size=20, max_size=200),
+    folds=st.integers(1, 6),
+    share=st.floats(0.1, 0.8),
+)
+def test_folds_cut_the_time_from_the_first_share_on_and_share_no_block(
+    gaps: list[int], folds: int, share: float
+) -> None:
+    at = planted.START + np.cumsum(np.asarray(gaps, dtype=np.int64))
+    found = folds_of(at, WalkForward(folds=folds, first_share=share))
+    assert [fold.number for fold in found] == list(range(folds))
+    assert all(one.end_ms == other.start_ms for one, other in itertools.pairwise(found))
+    assert all(fold.start_ms % BLOCK_MS == 0 for fold in found)
+    assert found[-1].end_ms == at[-1] + 1
+    assert abs(found[0].start_ms - (at[0] + share * (at[-1] - at[0]))) <= BLOCK_MS
+
+
+@settings(max_examples=25)
+@given(every=st.integers(1, 5), number=st.integers(0, 3), seed=st.integers(0, 50))
+def test_a_fold_learns_from_nothing_that_was_known_in_it(every: int, number: int, seed: int) -> None:
+    rows = planted.training_set(rows=300, days=15, windows=120, seed=seed)
+    fold = folds_of(rows.decided_at, PLAN)[number]
+    own = rows_of(rows, fold, every)
+    split = split_of(own, replace(CONFIG, holdout_start_ms=fold.start_ms))
+    learnt = np.concatenate([split.fit, split.validation])
+    assert (own.known_at[learnt] < fold.start_ms - CONFIG.embargo_ms + 1).all()
+    assert (own.decided_at < fold.end_ms).all()
+    assert (own.unlabelled_at < fold.end_ms).all()
+    judged = (rows.decided_at >= fold.start_ms) & (rows.decided_at < fold.end_ms)
+    assert len(split.holdout) == judged.sum()
+
+
+def test_thinning_leaves_decisions_whole_and_the_fold_alone(made: TrainingSet) -> None:
+    both = replace(made, decided_at=np.repeat(made.decided_at[::2], 2), symbol=np.repeat(made.symbol[::2], 2))
+    fold = folds_of(both.decided_at, PLAN)[1]
+    whole, third = rows_of(both, fold), rows_of(both, fold, 3)
+    before = third.decided_at < fold.start_ms
+    assert before.sum() == pytest.approx((whole.decided_at < fold.start_ms).sum() / 3, abs=4)
+    _, counts = np.unique(np.stack([third.decided_at, third.symbol], axis=1)[before], axis=0, return_counts=True)
+    assert set(counts) == {2}
+    assert (~before).sum() == (whole.decided_at >= fold.start_ms).sum()
+
+
+def test_opportunities_are_cut_the_same_way_over_their_own_rows() -> None:
+    made = made_episodes.experience(count=400)
+    rng = np.random.default_rng(1)
+    whole = Opportunities(
+        episodes=made.episodes,
+        decision=made.decision,
+        windows=rng.standard_normal((len(made.decision), 4, 5)).astype(np.float32),
+        kind=np.ones((len(made), 2), dtype=np.uint8),
+        quality=rng.random((len(made), 2)).astype(np.float32),
+        decision_names=made.decision_names,
+        decision_spec_id="d",
+    )
+    fold = folds_of(whole.episodes.decided_at, PLAN)[2]
+    found = opportunities_of(whole, fold, 3)
+    at = found.episodes.decided_at
+    assert (at < fold.end_ms).all()
+    assert (at >= fold.start_ms).sum() == ((whole.episodes.decided_at // 1 >= fold.start_ms) & (
+        whole.episodes.decided_at < fold.end_ms)).sum()  # fmt: skip
+    chosen = np.isin(whole.episodes.decided_at, at)
+    for side in (whole.quality[chosen], whole.decision[whole.episodes.row[chosen]]):
+        assert side.shape[0] == len(found)
+    np.testing.assert_array_equal(found.decision[found.episodes.row], whole.decision[whole.episodes.row[chosen]])
+    np.testing.assert_array_equal(found.windows[found.episodes.row], whole.windows[whole.episodes.row[chosen]])
+    steps = np.isin(whole.episodes.step_trade // 2, np.flatnonzero(chosen))
+    np.testing.assert_array_equal(
+        found.decision[found.episodes.step_row], whole.decision[whole.episodes.step_row[steps]]
+    )
+    np.testing.assert_array_equal(found.quality, whole.quality[chosen])
+    assert len(found.decision) == len(np.unique(found.episodes.state_row))
+
+
+def test_a_planted_relation_is_found_in_every_fold(made: TrainingSet, tmp_path: Path) -> None:
+    found = walk(evaluating(made, tmp_path), trials=3)
+    metric = found.from_scratch[WIN]["log_loss"]
+    assert len(metric.folds) == 4
+    assert metric.shown
+    assert metric.trials == 3
+    assert metric.baseline is not None
+    assert all(value is not None and value < metric.baseline for value in metric.folds)
+    held = made.decided_at >= found.folds[0].fold.start_ms
+    assert metric.rows == held.sum()
+    text = evaluation_markdown(found)
+    assert "| log_loss |" in text
+    assert ", shown |" in text
+    assert "deflated by 3 trials" in text
+    assert f"Fold 1, {AUTOENCODER}: the plain version stood in" in text
+
+
+def test_shuffled_outcomes_are_not(made: TrainingSet, tmp_path: Path) -> None:
+    order = np.random.default_rng(2).permutation(len(made))
+    shuffled = replace(made, outcome=made.outcome[order], r=made.r[order])
+    metric = walk(evaluating(shuffled, tmp_path)).from_scratch[WIN]["log_loss"]
+    assert not metric.skill
+    assert not metric.shown
+
+
+def test_a_column_that_knows_the_outcome_shows_as_more_than_anything_could(made: TrainingSet, tmp_path: Path) -> None:
+    none = planted.training_set(rows=4000, days=40, windows=400, edge=0.0)
+    decision = none.decision.copy()
+    decision[:, 3] = np.where(none.won, 1.0, -1.0) + np.random.default_rng(5).standard_normal(len(none))
+    metric = walk(evaluating(replace(none, decision=decision), tmp_path)).from_scratch[WIN]["log_loss"]
+    assert metric.shown
+    assert metric.improvement is not None
+    assert metric.smallest_detectable is not None
+    assert metric.improvement > 5 * metric.smallest_detectable
+
+
+def test_an_interrupted_walk_goes_on_where_it_was(made: TrainingSet, tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    kept: dict[str, bytes] = {}
+    trained: list[str] = []
+
+    def keep(name: str, result: FoldResult) -> None:
+        kept[name] = encode(result)
+        if len(kept) == 2:
+            raise Interrupted
+
+    def known(name: str) -> FoldResult | None:
+        return msgspec.json.decode(kept[name], type=FoldResult) if name in kept else None
+
+    running = replace(evaluating(made, tmp_path / "one"), on_trained=trained.append)
+    with pytest.raises(Interrupted):
+        walk(running, keep=keep)
+    found = walk(running, known=known)
+    assert trained == [AUTOENCODER, WIN] * 4
+    undisturbed = walk(evaluating(made, tmp_path / "other"))
+    assert encode(found.from_scratch[WIN]["log_loss"]) == encode(undisturbed.from_scratch[WIN]["log_loss"])
+    # What is whole in the folder is not trained again either.
+    assert encode(walk(running)) == encode(found)
+    assert trained == [AUTOENCODER, WIN] * 4
+    assert msgspec.json.decode(encode(found), type=ModelEvaluation) == found
+
+
+def test_a_fold_with_too_little_before_it_is_named_and_left_out(made: TrainingSet, tmp_path: Path) -> None:
+    config = replace(CONFIG, win=replace(CONFIG.win, fewest_fit=1500))
+    found = walk(evaluating(made, tmp_path, config))
+    assert found.folds[0].failed is not None
+    assert found.folds[-1].failed is None
+    assert "not enough data" in evaluation_markdown(found)
+    assert len(found.from_scratch[WIN]["log_loss"].folds) < 4
+    with pytest.raises(NotEnoughData, match="folds"):
+        walk(evaluating(made, tmp_path / "none", replace(CONFIG, win=replace(CONFIG.win, fewest_fit=10**6))))
+
+
+def test_a_chain_begins_with_the_first_fold_and_names_who_stood_in(made: TrainingSet, tmp_path: Path) -> None:
+    config = replace(CONFIG, feature_network=NetworkConfig(epochs=1))
+    plan = replace(PLAN, prequential=True, folds=2)
+    trained: list[str] = []
+    running = replace(evaluating(made, tmp_path, config, plan), on_trained=trained.append)
+    found = walk(running)
+    assert [set(fold.fallbacks) for fold in found.continued] == [{FEATURE_NETWORK}] * 2
+    assert trained == [AUTOENCODER, FEATURE_NETWORK, WIN] * 2 + [FEATURE_NETWORK]
+    # What the chain needs of the folds before is made again where it is gone.
+    elsewhere = replace(running, work=tmp_path / "elsewhere")
+    last = elsewhere.continued(running.folds[1])
+    assert set(last.fallbacks) == {FEATURE_NETWORK}
+
+
+def test_equal_evaluations_have_equal_keys(made: TrainingSet) -> None:
+    key = evaluation_key(made, None, CONFIG, PLAN)
+    assert evaluation_key(made, None, replace(CONFIG, holdout_start_ms=5, parent="3"), PLAN) == key
+    others = [
+        evaluation_key(made.select(np.arange(100)), None, CONFIG, PLAN),
+        evaluation_key(made, None, replace(CONFIG, seed=8), PLAN),
+        evaluation_key(made, None, CONFIG, replace(PLAN, every=2)),
+    ]
+    assert len({key, *others}) == 4
+
+
+def test_words_of_what_a_score_is_worth() -> None:
+    assert trial_words(Metric(value=0.5), 3) == ""
+    assert "too few blocks" in trial_words(Metric(value=0.5, improvement=0.1), 3)
+    words = trial_words(Metric(value=0.5, improvement=0.1, interval=(0.09, 0.11)), 1)
+    assert words.startswith("deflated by 1 trial +0.1, shown")
