@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from models_registry.ledger import GENESIS, LedgerBroken
+from models_registry.ledger import GENESIS, Ledger, LedgerBroken
 
 FILE = "trials.jsonl"
 """Beside the ledger."""
@@ -53,13 +53,14 @@ class TrialLog:
     (1, 1, 1)
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, ledger: str | Path | None = None) -> None:
         self.path = Path(path)
+        self._ledger = ledger
 
     @classmethod
     def beside(cls, ledger: str | Path) -> TrialLog:
         """The log that belongs to the ledger of that path."""
-        return cls(Path(ledger).with_name(FILE))
+        return cls(Path(ledger).with_name(FILE), ledger)
 
     def enter(self, trial: Trial, *, time_ms: int) -> int:
         """Enter a trial unless its run is there already; how many there are then. On return it is on the disk.
@@ -102,11 +103,13 @@ class TrialLog:
             found.append(entry)
         return found
 
-    def count(self, registered: int = 0) -> int:
-        """How many bundles were trained, at least one; `registered` are those that the registry knows.
+    def count(self) -> int:
+        """How many bundles were trained, at least one: by the log or, where that began later, by the ledger beside it.
 
-        A registry may be older than its log, which then is short of what was registered before.
+        The highest version that the ledger names is a number of bundles too.
         """
+        named = [entry.version for entry in Ledger(self._ledger).entries()] if self._ledger else []
+        registered = max((int(version) for version in named if version and version.isdecimal()), default=0)
         return max(len(self.entries()), registered, 1)
 
     @contextlib.contextmanager

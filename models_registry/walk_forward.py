@@ -177,16 +177,13 @@ class Evaluating:
         return _result(fold, folders)
 
     def continued(self, fold: Fold) -> FoldResult:
-        """Judge, on the fold, the models that went on from those of the fold before; the first fold's begin anew.
+        """Judge, on a fold after the first, the models that went on from those of the fold before.
 
         What the folds before it left is trained again where it is not in the work folder.
         """
-        if fold.number == 0:
-            if not (self._folder(fold) / AUTOENCODER / COMPONENT_FILE).exists():
-                self.from_scratch(fold)
-            return _result(fold, {name: self._folder(fold) / name for name in self._chain(self._folder(fold))})
         if not self._chain_folder(fold.number - 1).exists():
-            self.continued(self.folds[fold.number - 1])
+            earlier = self.folds[fold.number - 1]
+            (self.continued if earlier.number else self.from_scratch)(earlier)
         rows, config, found = self._of(fold)
         before, own = self._chain_folder(fold.number - 1), self._chain_folder(fold.number)
         latents = self._chain_folder(0) / AUTOENCODER
@@ -264,11 +261,22 @@ def walk(
     """
     folds = [_kept(f"fold-{fold.number}", fold, evaluating.from_scratch, known, keep) for fold in evaluating.folds]
     chain: list[FoldResult] = []
-    if evaluating.plan.prequential and all(fold.failed is None for fold in folds):
-        for fold in evaluating.folds:
+    begun = _first_of_chain(folds[0])
+    if evaluating.plan.prequential and begun.metrics:
+        chain.append(begun)
+        for fold in evaluating.folds[1:]:
             name = f"continued-{fold.number}"
             chain.append(_kept(name, fold, evaluating.continued, known, keep))
     return together(evaluating, folds, chain, trials)
+
+
+def _first_of_chain(result: FoldResult) -> FoldResult:
+    """Of the first fold what the models that go on from it begin with."""
+    return msgspec.structs.replace(
+        result,
+        metrics={name: metrics for name, metrics in result.metrics.items() if name in CONTINUED},
+        fallbacks={name: why for name, why in result.fallbacks.items() if name in CONTINUED},
+    )
 
 
 def _kept(

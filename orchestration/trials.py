@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from models_registry.manifest import Manifest, content_digest
-from models_registry.registry import Registry
 from models_registry.trial_log import Trial, TrialLog
 
 
@@ -25,8 +24,3 @@ def entering(ledger: str | Path, run: str) -> Callable[[Manifest], int]:
         return TrialLog.beside(ledger).enter(trial, time_ms=time.time_ns() // 1_000_000)
 
     return enter
-
-
-def count(registry: Registry) -> int:
-    """How many bundles were trained: by the log, or by the registry where that is older than its log."""
-    return TrialLog.beside(registry.ledger.path).count(len(registry.list()))

@@ -39,6 +39,7 @@ def trading_bundle(
     context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """A version of the registered model `trading_bundle`."""
+    from models_registry.trial_log import TrialLog
     from orchestration import training_data, trials
     from orchestration.bundling import register_bundle
 
@@ -59,7 +60,7 @@ def trading_bundle(
             "rows": manifest.training.rows,
             "live_labels": manifest.training.live_labels,
             "live_labels_seen": seen,
-            "trials": trials.count(models),
+            "trials": TrialLog.beside(registry.ledger).count(),
             "fallbacks": manifest.fallbacks,
             "manifest": dg.MetadataValue.json(bundle.as_json()),
             "mlflow": dg.MetadataValue.url(f"{models.tracking_uri}/#/models/trading_bundle/versions/{bundle.version}"),
@@ -85,7 +86,8 @@ def bundle_evaluation(
 ) -> dg.MaterializeResult[None]:
     """`evaluations/VERSION.json` in the lake."""
     from models_registry.evaluation_table import trial_words
-    from orchestration import judging, training_data, trials
+    from models_registry.trial_log import TrialLog
+    from orchestration import judging, training_data
 
     store, models = lake.open(), registry.open()
     bench = judging.Bench(store, training_data.load(store), gate.engine(training), training.seed)
@@ -103,7 +105,7 @@ def bundle_evaluation(
         "path": path,
         **({"unjudged": found.unjudged} if found.unjudged else {}),
     }
-    tried = trials.count(models)
+    tried = TrialLog.beside(registry.ledger).count()
     metadata["trials"] = tried
     for name, record in records.items():
         worth = {f"{name}_{metric}": trial_words(score, tried) for metric, score in record.metrics().items()}

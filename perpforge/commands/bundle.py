@@ -93,7 +93,7 @@ def show(
     from models_registry.trial_log import TrialLog
 
     with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
-        trials = TrialLog.beside(registry.ledger.path).count(len(registry.list()))
+        trials = TrialLog.beside(registry.ledger.path).count()
         data = (registry.download(_resolve(registry, version), Path(folder) / "bundle") / MANIFEST_FILE).read_bytes()
     if as_json:
         typer.echo(data.decode())

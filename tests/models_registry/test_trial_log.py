@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models_registry.ledger import LedgerBroken
+from models_registry.ledger import Ledger, LedgerBroken, Move
 from models_registry.trial_log import Trial, TrialLog
 
 
@@ -37,8 +37,12 @@ def test_a_step_that_is_tried_again_is_the_same_trial(tmp_path: Path) -> None:
 
 def test_one_is_counted_before_any_is_entered_and_what_an_older_registry_has(tmp_path: Path) -> None:
     assert TrialLog(tmp_path / "none.jsonl").count() == 1
-    assert filled(tmp_path).count(registered=7) == 7
-    assert TrialLog.beside(tmp_path / "ledger.jsonl").count(registered=2) == 3
+    filled(tmp_path)
+    beside = TrialLog.beside(tmp_path / "ledger.jsonl")
+    assert beside.count() == 3
+    move = Move(action="promote", alias="champion", version="7", previous=None, reason="older", by="gate")
+    Ledger(tmp_path / "ledger.jsonl").append(move, time_ms=0)
+    assert beside.count() == 7
 
 
 @given(line=st.integers(0, 2), at=st.integers(0, 10_000), letter=st.sampled_from("0123456789abcdef"))

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models_registry.component_folder import fresh, save_component
 from models_registry.errors import NotEnoughData
 from models_registry.evaluation_table import evaluation_markdown, trial_words
 from models_registry.feature_network_fitting import NetworkConfig
-from models_registry.manifest import AUTOENCODER, FEATURE_NETWORK, WIN, Metric, encode
+from models_registry.manifest import AUTOENCODER, FEATURE_NETWORK, WIN, Component, Metric, encode
 from models_registry.opportunities import Opportunities
 from models_registry.statistics import BLOCK_MS
 from models_registry.training_config import TrainingConfig, split_of
@@ -206,18 +207,54 @@ def test_a_fold_with_too_little_before_it_is_named_and_left_out(made: TrainingSe
         walk(evaluating(made, tmp_path / "none", replace(CONFIG, win=replace(CONFIG.win, fewest_fit=10**6))))
 
 
-def test_a_chain_begins_with_the_first_fold_and_names_who_stood_in(made: TrainingSet, tmp_path: Path) -> None:
-    config = replace(CONFIG, feature_network=NetworkConfig(epochs=1))
-    plan = replace(PLAN, prequential=True, folds=2)
-    trained: list[str] = []
-    running = replace(evaluating(made, tmp_path, config, plan), on_trained=trained.append)
+def test_plain_versions_do_not_go_on(made: TrainingSet, tmp_path: Path) -> None:
+    config, plan = replace(CONFIG, feature_network=NetworkConfig(epochs=1)), replace(PLAN, prequential=True, folds=2)
+    found = walk(evaluating(made, tmp_path, config, plan))
+    assert [set(fold.fallbacks) for fold in found.folds] == [{AUTOENCODER, FEATURE_NETWORK}] * 2
+    assert (found.continued, found.prequential) == ([], {})
+
+
+def test_a_chain_goes_on_from_the_fold_before_each_time(
+    made: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for the feature network that counts its trainings, as the networks do."""
+    begun: list[tuple[int, int | None]] = []
+
+    def train(
+        rows: TrainingSet,
+        config: TrainingConfig,
+        folder: Path,
+        progress: object,
+        *,
+        initial: Path | None = None,
+    ) -> Component:
+        before = None if initial is None else int((initial / "start").read_text())
+        begun.append((int(config.holdout_start_ms or 0), before))
+        metric = Metric(value=1.0, improvement=0.0, sums=([0.0] * 20, [1.0] * 20, [0.0] * 20, [1.0] * 20))
+        fresh(folder)
+        (folder / "start").write_text(str(config.holdout_start_ms))
+        return save_component(
+            folder, Component(version="1", served="f", format="x", files={"f": "0"}, metrics={"loss": metric})
+        )
+
+    monkeypatch.setattr("models_registry.assembling.train_feature_network", train)
+    monkeypatch.setattr("models_registry.walk_forward.train_feature_network", train)
+    monkeypatch.setattr("models_registry.training.training_features", lambda *given: None)
+    config, plan = replace(CONFIG, feature_network=NetworkConfig()), replace(PLAN, prequential=True, folds=3)
+    running = evaluating(made, tmp_path, config, plan)
+    starts = [fold.start_ms for fold in running.folds]
     found = walk(running)
-    assert [set(fold.fallbacks) for fold in found.continued] == [{FEATURE_NETWORK}] * 2
-    assert trained == [AUTOENCODER, FEATURE_NETWORK, WIN] * 2 + [FEATURE_NETWORK]
+    scratch = [(start, None) for start in starts]
+    chain = [(starts[1], starts[0]), (starts[2], starts[1])]
+    assert begun == scratch + chain
+    assert found.continued[0].metrics == {FEATURE_NETWORK: found.folds[0].metrics[FEATURE_NETWORK]}
+    assert found.prequential[FEATURE_NETWORK]["loss"].blocks == 60
+    assert "prequentially" in evaluation_markdown(found)
     # What the chain needs of the folds before is made again where it is gone.
-    elsewhere = replace(running, work=tmp_path / "elsewhere")
-    last = elsewhere.continued(running.folds[1])
-    assert set(last.fallbacks) == {FEATURE_NETWORK}
+    begun.clear()
+    last = replace(running, work=tmp_path / "elsewhere").continued(running.folds[2])
+    assert begun == [scratch[0], *chain]
+    assert last == found.continued[2]
 
 
 def test_equal_evaluations_have_equal_keys(made: TrainingSet) -> None:

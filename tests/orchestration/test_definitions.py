@@ -14,12 +14,12 @@ from models_registry.demotion import DemotionRules
 from models_registry.gate import GateRules
 from orchestration import environment
 from orchestration.definitions import definitions, defs
-from orchestration.jobs import INGEST, LEARN
+from orchestration.jobs import EVALUATE, INGEST, LEARN
 from orchestration.partitions import DAYS, daily
 from orchestration.resources import GateSettings, LakeResource, TrainingSettings, from_environment, parse_time
 from trading_worker.settings import load
 
-ASSETS = {*INGEST, "live_labels", *LEARN, "live_record"}
+ASSETS = {*INGEST, "live_labels", *LEARN, *EVALUATE, "live_record"}
 
 
 def specs() -> list[dg.AssetSpec]:

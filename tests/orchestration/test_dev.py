@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from models_registry.processes import free_port
-from orchestration.jobs import INGEST, LEARN
+from orchestration.jobs import EVALUATE, INGEST, LEARN
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -94,7 +94,12 @@ def ui(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ui]:
 
 def test_the_graph_is_shown_and_can_be_materialised(ui: Ui) -> None:
     shown = ui.wait_for(READY_S, "{assetNodes{assetKey{path}}}", lambda data: data["assetNodes"])
-    assert {node["assetKey"]["path"][0] for node in shown["assetNodes"]} == {*INGEST, "live_labels", *LEARN}
+    assert {node["assetKey"]["path"][0] for node in shown["assetNodes"]} == {
+        *INGEST,
+        "live_labels",
+        *LEARN,
+        *EVALUATE,
+    }
     sensors = ui.ask(
         "query($s: RepositorySelector!){sensorsOrError(repositorySelector:$s)"
         "{... on Sensors{results{name sensorState{status}}}}}",

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from features.labels import LabelTable
 from market.bars import DAY_MS
@@ -17,6 +18,7 @@ from models_registry.ledger import Ledger
 from models_registry.manifest import AUTOENCODER, WIN, Manifest, decode
 from models_registry.mlflow_rest import BUNDLE_MODEL
 from models_registry.registry import Registry
+from models_registry.trial_log import TrialLog
 from orchestration.definitions import definitions
 from orchestration.ingest import ingest_funding, universes
 from orchestration.jobs import INGEST, LEARN
@@ -24,6 +26,7 @@ from orchestration.label_store import read_history
 from orchestration.resources import GateSettings, LakeResource, TrainingSettings
 from orchestration.run import MaterialisationFailed, Materialised, instance, materialise, resources
 from orchestration.sensors import RANGE_END, RANGE_START, retrain_on_live_labels
+from perpforge.commands.bundle import bundle_app
 from tests.mlflow_server import emptied_server
 from tests.orchestration.journals import label, publish_positions
 from tests.orchestration.markets import SOURCE, START, days, ingest, synthetic
@@ -141,6 +144,28 @@ def test_the_bundle_has_its_numbers_and_its_components_too(built: Built) -> None
     assert registered.tags["gate"] == "promoted by bootstrap"
 
 
+def test_every_training_is_a_trial_and_scores_say_what_they_are_worth(built: Built) -> None:
+    assert built.shown["trading_bundle"]["trials"] == built.shown["bundle_evaluation"]["trials"] == 1
+    assert "deflated by 1 trial" in str(built.shown["bundle_evaluation"]["challenger_log_loss_deflated"])
+    (first,) = TrialLog(built.home / "registry" / "trials.jsonl").entries()[:1]
+    assert first.run == built.retrained.run_id
+    assert first.data_hash == built.manifest("1").training.data_hash
+
+
+def test_a_bundle_is_shown_with_what_its_scores_are_worth(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LEDGER_PATH", raising=False)
+    shown = CliRunner().invoke(bundle_app, ["show", "1", "--mlflow", built.url, "--home", str(built.home)])
+    assert shown.exit_code == 0, shown.output
+    lines = shown.output.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.strip().startswith("log_loss "))
+    assert (
+        lines[place + 1]
+        .strip()
+        .startswith(f"deflated by {TrialLog(built.home / 'registry' / 'trials.jsonl').count()} trial")
+    )
+    assert "the smallest effect that this sample could have shown is" in lines[place + 1]
+
+
 def test_assets_show_tables_and_plots(built: Built) -> None:
     shown = built.shown
     assert "| log_loss |" in str(shown["win_classifier"]["metrics"])
@@ -157,9 +182,10 @@ def test_assets_show_tables_and_plots(built: Built) -> None:
 
 
 def test_the_same_models_again_are_the_same_bundle(built: Built) -> None:
-    before = len(built.registry.list())
+    before, trials = len(built.registry.list()), TrialLog(built.home / "registry" / "trials.jsonl").count()
     made = built.run("trading_bundle", "bundle_evaluation", "champion")
     assert len(built.registry.list()) == before
+    assert made.metadata["trading_bundle"]["trials"] == trials + 1
     assert made.metadata["champion"]["promoted"] is False
     assert made.metadata["champion"]["champion"] == built.registry.champion()
 
