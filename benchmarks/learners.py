@@ -39,6 +39,8 @@ FINAL_FIT_MINUTES, EVALUATION_MINUTES = 15, 25
 """What the two may take on two cores, for six symbols and 51 days."""
 
 TELL_EVERY_S = 10.0
+MARKS = ("<!-- learners -->", "<!-- /learners -->")
+"""Between them a page has the tables."""
 
 
 class Spent(msgspec.Struct):
@@ -226,6 +228,13 @@ def _minutes(spent: Spent) -> str:
     return f"{spent.clock / 60:.1f} | {spent.processors / 120:.1f}"
 
 
+def write_markdown(path: Path, text: str) -> None:
+    """Write the tables to a file: between its marks where it has them, else as the whole of it."""
+    before, found, rest = path.read_text().partition(MARKS[0]) if path.exists() else ("", "", "")
+    _, ended, after = rest.partition(MARKS[1])
+    path.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}" if found and ended else text)
+
+
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks learners")
@@ -240,7 +249,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-prequential", action="store_true", help="only folds from scratch")
     parser.add_argument("--only", choices=("fit", "evaluation"), help="one of the two")
     parser.add_argument("--work", type=Path, default=Path(".perpforge/learners"), help="where everything is kept")
-    parser.add_argument("--markdown", type=Path, help="a file that gets the tables")
+    parser.add_argument("--markdown", type=Path, help="a file that gets the tables, between its marks if it has them")
     return parser.parse_args(arguments)
 
 
@@ -263,4 +272,4 @@ def main(arguments: list[str]) -> None:
     text = "\n".join(lines).rstrip() + "\n"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
     if given.markdown:
-        given.markdown.write_text(text)
+        write_markdown(given.markdown, text)
