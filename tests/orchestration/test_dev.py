@@ -99,6 +99,7 @@ def test_the_graph_is_shown_and_can_be_materialised(ui: Ui) -> None:
         "live_labels",
         *LEARN,
         *EVALUATE,
+        "live_record",
     }
     sensors = ui.ask(
         "query($s: RepositorySelector!){sensorsOrError(repositorySelector:$s)"
