@@ -38,9 +38,11 @@ from numpy.typing import NDArray
 
 from features.families.numeric import in_unit, wilder_warmup
 from features.kernels_cache import njit, njit_inlined
+from features.processor import lowest_bit, zeros_above
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
+Word = np.uint64
 
 BARS = 96
 """Bars of the window."""
@@ -118,25 +120,6 @@ def per_power_of_two(value: float, bits: int) -> float:
 
 
 @njit
-def rebuild(state: Slice, size: int, span: float) -> None:
-    """The profile of the `size` bars in the ring, whose prices span `span`."""
-    per_width = per_power_of_two(span, 5)
-    largest = 0.0
-    for i in range(size):
-        largest = max(largest, state[VOLUMES + i])
-    # Without any volume the next one, whatever its size, is too large for the unit.
-    per_unit = per_power_of_two(largest, UNIT_BITS) if largest > 0.0 else 1e300
-    bins = state[BINS : BINS + SLOTS]
-    bins[:] = 0.0
-    total = 0.0
-    for i in range(size):
-        total += spread(bins, per_width, per_unit, state[HIGHS + i], state[LOWS + i], state[VOLUMES + i], 1.0)
-    state[PER_WIDTH] = per_width
-    state[PER_UNIT] = per_unit
-    state[TOTAL] = total
-
-
-@njit
 def highest(ring: Slice) -> float:
     """The largest value, by four comparisons side by side."""
     a = b = c = d = ring[0]
@@ -149,6 +132,29 @@ def highest(ring: Slice) -> float:
         a = max(a, ring[i])
     found: float = max(max(a, b), max(c, d))
     return found
+
+
+@njit
+def per_unit_of(volumes: Slice) -> float:
+    """One over the unit in which a profile of these volumes is made."""
+    largest = highest(volumes)
+    # Without any volume the next one, whatever its size, is too large for the unit.
+    return per_power_of_two(largest, UNIT_BITS) if largest > 0.0 else 1e300
+
+
+@njit
+def rebuild(state: Slice, size: int, span: float) -> None:
+    """The profile of the `size` bars in the ring, whose prices span `span`."""
+    per_width = per_power_of_two(span, 5)
+    per_unit = per_unit_of(state[VOLUMES : VOLUMES + size])
+    bins = state[BINS : BINS + SLOTS]
+    bins[:] = 0.0
+    total = 0.0
+    for i in range(size):
+        total += spread(bins, per_width, per_unit, state[HIGHS + i], state[LOWS + i], state[VOLUMES + i], 1.0)
+    state[PER_WIDTH] = per_width
+    state[PER_UNIT] = per_unit
+    state[TOTAL] = total
 
 
 @njit
@@ -189,13 +195,17 @@ def take_in(state: Slice, block: int, high: float, low: float, volume: float, co
     per_width = state[PER_WIDTH]
     per_unit = state[PER_UNIT]
     spanned = span * per_width
-    if block == state[BLOCK] and 16.0 <= spanned < 32.0 and volume * per_unit <= LARGEST:
+    stays = (spanned >= 16.0) & (spanned < 32.0) & (volume * per_unit <= LARGEST)
+    if block != state[BLOCK]:
+        # Made afresh in the same unit it would be the same to the bit, as every sum in it is exact.
+        stays = stays and per_unit_of(state[VOLUMES : VOLUMES + size]) == per_unit
+        state[BLOCK] = block
+    if stays:
         bins = state[BINS : BINS + SLOTS]
         gone = spread(bins, per_width, per_unit, gone_high, gone_low, gone_volume, -1.0)
         state[TOTAL] += gone + spread(bins, per_width, per_unit, high, low, volume, 1.0)
     else:
         rebuild(state, size, span)
-        state[BLOCK] = block
 
 
 @njit
@@ -227,19 +237,49 @@ def grow(bins: Slice, poc: int, wanted: float) -> tuple[int, int]:
 
 
 @njit_inlined
-def node(bins: Slice, start: int, step: int, count: int, total: float) -> int:
-    """The first high-volume node from bin `start` on in steps of ±1, before the guard beyond the `count` bins."""
-    number = start
-    before = bins[(start - step) & LAST_SLOT]
-    here = bins[start & LAST_SLOT]
-    while here >= 0.0:
-        after = bins[(number + step) & LAST_SLOT]
-        # All three together: one branch is guessed better than three.
-        if (here * count >= total) & (here >= before) & (here >= after):
-            break
-        before = here
-        here = after
-        number += step
+def is_node(here: float, before: float, after: float, count: int, total: float) -> bool:
+    """Whether a bin has at least the volume of its neighbours and of the average of `count` bins."""
+    high: bool = (here * count >= total) & (here >= before) & (here >= after)
+    return high
+
+
+@njit_inlined
+def nodes(around: Slice, count: int, total: float) -> Word:
+    """Which slots are high-volume nodes, a bit each; `around` are the bins with one number more on either side.
+
+    A bin beyond the window is none, as it is empty, and beside one at the window's edge it never has more.
+    """
+    # All slots at once and no search, as nobody guesses where that would end.
+    found = np.uint64(0)
+    for slot in range(SLOTS):
+        high = is_node(around[slot + 1], around[slot], around[slot + 2], count, total)
+        found |= np.uint64(high) << np.uint64(slot)
+    # The first slot and the last are neighbours, which that has not seen.
+    first, last = around[1], around[SLOTS]
+    found &= ~(np.uint64(1) | np.uint64(1) << np.uint64(LAST_SLOT))
+    found |= np.uint64(is_node(first, last, around[2], count, total))
+    found |= np.uint64(is_node(last, around[SLOTS - 1], first, count, total)) << np.uint64(LAST_SLOT)
+    return found
+
+
+@njit_inlined
+def turned(word: Word, start: int) -> Word:
+    """The bits of `word` from place `start` (modulo 64) on first, then those before it."""
+    places = np.uint64(start & LAST_SLOT)
+    return (word >> places) | (word << (np.uint64(SLOTS - start) & np.uint64(LAST_SLOT)))
+
+
+@njit_inlined
+def node_from(found: Word, start: int) -> int:
+    """The number of the first node from bin `start` upwards; one far beyond the window when there is none."""
+    number: int = start + lowest_bit(turned(found, start))
+    return number
+
+
+@njit_inlined
+def node_down_from(found: Word, start: int) -> int:
+    """The same downwards."""
+    number: int = start - zeros_above(turned(found, start + 1))
     return number
 
 
@@ -267,20 +307,21 @@ def profile(
     last = bin_of(state[TOP], state[PER_WIDTH])
     here = bin_of(close, state[PER_WIDTH])
     offset = (here + 0.5) * width - close
-    # Guards on either side, so that no search needs to look where it ends: less than any volume.
-    bins[(first - 1) & LAST_SLOT] = -1.0
-    bins[(last + 1) & LAST_SLOT] = -1.0
     if clock // LEVEL_BARS != state[LEVEL_BLOCK]:
         state[LEVEL_BLOCK] = clock // LEVEL_BARS
+        # Guards on either side, so that growing needs not look where the window ends: less than any volume.
+        bins[(first - 1) & LAST_SLOT] = -1.0
+        bins[(last + 1) & LAST_SLOT] = -1.0
         poc = control(bins, first, last)
         lower, upper = grow(bins, poc, VALUE_AREA * total)
+        bins[(first - 1) & LAST_SLOT] = 0.0
+        bins[(last + 1) & LAST_SLOT] = 0.0
         state[POC] = (poc + 0.5) * width
         state[VALUE_HIGH] = (upper + 1.0) * width
         state[VALUE_LOW] = lower * width
-    above = node(bins, here + (offset <= 0.0), 1, last - first + 1, total)
-    below = node(bins, here - (offset >= 0.0), -1, last - first + 1, total)
-    bins[(first - 1) & LAST_SLOT] = 0.0
-    bins[(last + 1) & LAST_SLOT] = 0.0
+    found = nodes(state[BINS - 1 : BINS + SLOTS + 1], last - first + 1, total)
+    above = node_from(found, here + (offset <= 0.0))
+    below = node_down_from(found, here - (offset >= 0.0))
     out[0] = in_unit(state[POC] - close, per_atr)
     out[1] = in_unit(state[VALUE_HIGH] - close, per_atr)
     out[2] = in_unit(state[VALUE_LOW] - close, per_atr)

@@ -215,3 +215,46 @@ def test_the_ring_and_the_bins_are_always_the_window(bars: list[tuple[int, int, 
         assert width == 1.0 / state[profile.PER_WIDTH]
         found = units[np.arange(first, first + expected.size) % profile.SLOTS] / state[profile.PER_UNIT]
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-6)
+
+
+def _searched(bins: NDArray[np.float64], start: int, step: int, count: int, total: float) -> int:
+    """The first node from bin `start` on, bin by bin; beyond the 64 there is none."""
+    for number in range(start, start + 64 * step, step):
+        before, here, after = (bins[(number + side) % 64] for side in (-1, 0, 1))
+        if here * count >= total and here >= before and here >= after:
+            return number
+    return start + 64 * step
+
+
+@steady
+@given(
+    st.lists(st.integers(0, 3), min_size=17, max_size=33),
+    st.integers(0, 200),
+    st.integers(-1, 33),
+)
+def test_nodes_wherever_the_window_begins_among_the_slots(volumes: list[int], first: int, from_first: int) -> None:
+    bins = np.zeros(64)
+    bins[np.arange(first, first + len(volumes)) % 64] = volumes
+    total = float(sum(volumes)) or 1.0
+    # What lies beside the bins is no bin and must not count.
+    around = np.concatenate(([1e9], bins, [1e9]))
+    found = np.uint64(profile.nodes(around, len(volumes), total))
+    start = first + from_first
+    assert profile.node_from(found, start) == _searched(bins, start, 1, len(volumes), total)
+    assert profile.node_down_from(found, start) == _searched(bins, start, -1, len(volumes), total)
+
+
+@steady
+@given(st.lists(st.integers(1, 2**20), min_size=250, max_size=330), st.integers(0, 95))
+def test_a_profile_that_is_kept_is_the_one_made_afresh(volumes: list[int], offset: int) -> None:
+    """Where the unit stays, a block of the clock begins without making the profile again."""
+    state = np.zeros(profile.STATE_SIZE)
+    for count, volume in enumerate(volumes, 1):
+        low = 100.0 + volume % 7
+        block = (count + offset) // 96
+        profile.take_in(state, block, low + volume % 5, low, float(volume), count)
+        if count > 1 and (count + offset) % 96 == 0:
+            afresh = state.copy()
+            span = max(state[profile.TOP] - state[profile.BOTTOM], profile.LEAST_RANGE * state[profile.TOP])
+            profile.rebuild(afresh, min(count, 96), span)
+            assert (afresh == state).all()
