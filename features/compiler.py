@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.kernels_cache import PACKAGES, folder
+from features.processor import LINE
 from features.spec import Family, FeatureSpec, Shared, parameter_names
 from market.bars import Bars
 from market.kernels_cache import outside
@@ -29,13 +30,17 @@ import numpy as np
 
 {imports}
 from features.kernels_cache import njit
+from features.processor import prefetch
 
 WARMUPS = {warmups}
 
 
 @njit
-def step(state, bar, out, row):
-    """One closed bar: `state` moves on, `out` receives the float32 row; `row` is scratch."""
+def step(state, bar, out, row, ahead):
+    """One closed bar: `state` moves on, `out` receives the float32 row; `row` is scratch.
+
+    All along, the lines of `ahead`, the state that comes next, are asked for.
+    """
     # Once these are known, no slice below needs its bounds checked.
     if state.size != {state_size} or out.size != {columns} or row.size != {columns}:
         return
@@ -77,25 +82,17 @@ def step(state, bar, out, row):
 def run(state, bars, out, row):
     """Consecutive bars of one series."""
     for i in range(bars.size):
-        step(state, bars[i], out[i], row)
+        step(state, bars[i], out[i], row, state)
 
 
 @njit
 def wave(states, rows, bars, out, row):
-    """One bar for each of several series. What it returns means nothing."""
-    # Many states lie in no cache. A step reads its own here and there and would wait each time; read once from
-    # end to end, at one number a cache line, a state comes as fast as memory can stream.
-    a = b = c = d = 0.0
+    """One bar for each of several series."""
+    # Many states lie in no cache, and a step would wait for every line of its own that it touches. Asked for a step
+    # ahead from end to end, a few lines at a time between the work of the families, they are there when it begins.
     for i in range(rows.size):
-        state = states[rows[i]]
-        for at in range(0, {state_size} - 24, 32):
-            a += state[at]
-            b += state[at + 8]
-            c += state[at + 16]
-            d += state[at + 24]
-        step(state, bars[i], out[i], row)
-    # Returned, so that the compiler has to read.
-    return a + b + c + d
+        ahead = states[rows[min(i + 1, rows.size - 1)]]
+        step(states[rows[i]], bars[i], out[i], row, ahead)
 '''
 
 
@@ -115,8 +112,19 @@ class Kernels(Protocol):
         out: NDArray[np.float32],
         row: NDArray[np.float64],
         /,
-    ) -> float:
-        """One bar for each of several series. What it returns means nothing."""
+    ) -> None:
+        """One bar for each of several series."""
+
+
+def _with_prefetches(calls: list[str], state_size: int) -> list[str]:
+    """The calls of a step, and evenly between them what asks for every line of a state that lies ahead."""
+    lines = -(-state_size // LINE)
+    mixed: list[str] = []
+    for index, call in enumerate(calls):
+        asked = range(lines * index // len(calls), lines * (index + 1) // len(calls))
+        mixed += [f"    prefetch(ahead, {LINE * line})" for line in asked]
+        mixed.append(call)
+    return mixed
 
 
 def source(spec: FeatureSpec) -> str:
@@ -148,7 +156,7 @@ def source(spec: FeatureSpec) -> str:
         state_size=spec.state_size,
         columns=len(spec.names),
         longest=spec.max_gap + 1,
-        calls="\n".join(calls),
+        calls="\n".join(_with_prefetches(calls, spec.state_size)),
     )
 
 
