@@ -50,6 +50,8 @@ class Taken:
     seconds: float = 0.0
     server_s: float = 0.0
     """Processor time of the server meanwhile."""
+    client_s: float = 0.0
+    """Processor time of this process meanwhile."""
     closed: dict[tuple[str, int], float] | None = None
 
 
@@ -77,11 +79,13 @@ async def _take(url: str, symbols: tuple[str, ...], pid: int) -> Taken:
                 last = kline.k.t
                 if not started:
                     started, used = time.perf_counter(), _processor_s(pid)
+                    taken.client_s = time.process_time()
                     continue
                 taken.waves += 1
                 taken.seconds = time.perf_counter() - started
                 if taken.seconds >= SECONDS:
                     taken.server_s = _processor_s(pid) - used
+                    taken.client_s = time.process_time() - taken.client_s
                     return taken
             taken.closed[kline.s, kline.k.t] = float(kline.k.c)
     return taken
@@ -125,6 +129,7 @@ def run() -> list[Row]:
             1e3 / REAL_TIME,
             "the venue's own pace",
             f"{waves:.0f} minutes/s = {waves * 60:,.0f}× real time, {taken.messages / taken.seconds:,.0f} messages/s; "
-            f"the server's processor time {taken.server_s / taken.waves * 1e3:.1f} ms a minute",
+            f"processor time {taken.server_s / taken.waves * 1e3:.1f} ms a minute, the client's "
+            f"{taken.client_s / taken.waves * 1e3:.1f}",
         )
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -178,12 +179,17 @@ def enveloped(name: str, event: bytes, combined: bool) -> bytes:
     return framed({name: [event]}, combined)[name]
 
 
+@lru_cache(maxsize=8192)
+def _head(name: str) -> bytes:
+    return b'{"stream":' + msgspec.json.encode(name) + b',"data":'
+
+
 def framed(messages: Mapping[str, list[bytes]], combined: bool) -> dict[str, bytes]:
     """All frames of each stream, joined."""
     found: dict[str, bytes] = {}
     for name, events in messages.items():
         if combined:
-            head = b'{"stream":' + msgspec.json.encode(name) + b',"data":'
+            head = _head(name)
             events = [head + event + b"}" for event in events]
         found[name] = frame(events[0]) if len(events) == 1 else b"".join(map(frame, events))
     return found

@@ -86,7 +86,7 @@ class OrderRest:
     def place_batch(self, account: Account, asked: Parameters) -> Reply:
         """`POST batchOrders`: up to five, each with its own answer or error."""
         batch = _json_list(asked, "batchOrders")
-        if not 1 <= len(batch) <= MOST_BATCH:
+        if not 1 <= len(batch) <= MOST_BATCH or not all(isinstance(item, dict) for item in batch):
             raise invalid("batchOrders")
         rows: list[Any] = []
         for item in batch:
