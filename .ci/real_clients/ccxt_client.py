@@ -105,7 +105,7 @@ async def account(m: Matrix, e: Any) -> None:
         found = await e.set_leverage(10, PAIR)
         expect(int(found["leverage"]) == 10, found)
         tiers = await e.fetch_leverage_tiers([PAIR])
-        expect(tiers[PAIR][0]["maxLeverage"] == 125, tiers)
+        expect(tiers[PAIR][0]["maxLeverage"] == 150, tiers)
         return "10, tiers read"
 
     async def margin_mode() -> str:

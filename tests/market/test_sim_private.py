@@ -227,7 +227,7 @@ async def test_settings_are_kept_and_read_back() -> None:
         sides = [row["positionSide"] for row in await client.do("GET", "/fapi/v2/positionRisk", **symbol)]
         assert sides == ["BOTH", "LONG", "SHORT"]
         brackets = (await client.do("GET", "/fapi/v1/leverageBracket", **symbol))[0]["brackets"]
-        assert brackets[0]["initialLeverage"] == 125
+        assert brackets[0]["initialLeverage"] == 150
         assert (await client.do("GET", "/fapi/v1/commissionRate", **symbol))["takerCommissionRate"] == "0.0005"
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from market.simulator.venue.brackets import MAJOR, MINOR, Bracket
+from market.simulator.venue.brackets import BRACKETS, OTHER, Bracket
 from market.simulator.venue.refusals import Refusal
 
-MAJORS = frozenset({"BTCUSDT", "ETHUSDT"})
 CENT = Decimal("0.00000001")
 """What balances, fees and fundings are rounded to."""
 
@@ -68,12 +67,13 @@ class SymbolRules(Struct, frozen=True):
             liquidation_fee=Decimal(info["liquidationFee"]),
             price_decimals=info["pricePrecision"],
             quantity_decimals=info["quantityPrecision"],
-            brackets=MAJOR if info["symbol"] in MAJORS else MINOR,
+            brackets=BRACKETS.get(info["symbol"], OTHER),
         )
 
     def on_tick(self, price: Decimal) -> Decimal:
-        """The price on the grid that lies nearest, at least one tick."""
-        return max(self.tick, (price / self.tick).quantize(Decimal(1), ROUND_HALF_EVEN) * self.tick)
+        """The price on the grid that lies nearest, at least the least."""
+        steps = ((price - self.least_price) / self.tick).quantize(Decimal(1), ROUND_HALF_EVEN)
+        return self.least_price + max(Decimal(0), steps) * self.tick
 
     def check_price(self, price: Decimal) -> None:
         """PRICE_FILTER: -4001, -4002, -4013, -1111, -4014."""
@@ -85,7 +85,7 @@ class SymbolRules(Struct, frozen=True):
             raise Refusal(-4013, f"Price less than min price {self.least_price:f}.")
         if _decimals(price) > self.price_decimals:
             raise Refusal(-1111)
-        if price % self.tick:
+        if (price - self.least_price) % self.tick:
             raise Refusal(-4014)
 
     def check_quantity(self, quantity: Decimal, market: bool) -> None:

@@ -40,7 +40,7 @@ def stop(venue: Any, account: Any, side: str, kind: str, quantity: Any = None, *
         ("SELL", "TRAILING_STOP_MARKET", 1, {}, -1102),
         ("SELL", "TRAILING_STOP_MARKET", 1, {"callback_rate": 1, "activate_price": 49_000}, -2021),
         ("SELL", "LIMIT", 1, {"trigger_price": 49_000, "price": 1, "time_in_force": "GTC"}, -1116),
-        ("SELL", "STOP_MARKET", 1, {"trigger_price": "49000.05"}, -1111),
+        ("SELL", "STOP_MARKET", 1, {"trigger_price": "49000.05"}, -4014),
         ("SELL", "STOP_MARKET", 1, {"trigger_price": 49_000, "time_in_force": "GTE_GTC"}, -4509),
         ("SELL", "STOP_MARKET", 1, {"trigger_price": 49_000, "position_side": "LONG"}, -4061),
     ],

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from market.simulator.venue.accounts import Account
-from market.simulator.venue.brackets import MAJOR, MINOR, bracket_of, maintenance_margin, most_notional
+from market.simulator.venue.brackets import BRACKETS, OTHER, bracket_of, maintenance_margin, most_notional
 from market.simulator.venue.margin import liquidation_price, maintenance_of, margins
 from market.simulator.venue.positions import Position
 from market.simulator.venue.refusals import Refusal
@@ -17,7 +17,7 @@ from market.simulator.venue.settings import move_margin, set_hedge, set_leverage
 from tests.market.venue.made import BTC, XRP, D, kinds, move, order, quote, venue_at
 
 
-@given(st.decimals(1, 10_000_000, places=2), st.sampled_from((MAJOR, MINOR)))
+@given(st.decimals(1, 10_000_000, places=2), st.sampled_from((*BRACKETS.values(), OTHER)))
 def test_maintenance_margin_is_continuous_and_grows(notional: Decimal, brackets: tuple) -> None:
     here, more = maintenance_margin(brackets, notional), maintenance_margin(brackets, notional + D("0.01"))
     assert 0 < here < more <= here + D("0.01")
@@ -79,7 +79,7 @@ def test_liquidation_comes_at_the_price_that_is_told(
     if not price:
         assert long  # a long that is backed in full; a short can always rise far enough
         return
-    bracket = bracket_of(MAJOR, amount * price)
+    bracket = bracket_of(BRACKETS[BTC], amount * price)
     side = 1 if long else -1
     if isolated:
         backing = position.isolated_wallet
@@ -180,8 +180,8 @@ def test_settings_are_refused_with_the_venues_codes() -> None:
     venue, account = venue_at(cash=3_000)
     assert code(lambda: set_hedge(account, False)) == -4059
     assert code(lambda: set_margin_type(venue, account, BTC, False)) == -4046
-    assert code(lambda: set_leverage(venue, account, BTC, 126)) == -4028
-    assert code(lambda: set_leverage(venue, account, XRP, 76)) == -4028
+    assert code(lambda: set_leverage(venue, account, BTC, 151)) == -4028
+    assert code(lambda: set_leverage(venue, account, XRP, 101)) == -4028
     assert code(lambda: set_leverage(venue, account, "NOSUCHUSDT", 5)) == -1121
     resting = order(venue, account, "BUY", "LIMIT", "0.01", price=49_000)
     assert code(lambda: set_hedge(account, True)) == -4067
