@@ -30,7 +30,7 @@ MARKET_KINDS: dict[str, Kind] = {
     "markPrice@1s": "markPrice",
     "aggTrade": "aggTrade",
 }
-DEPTH = re.compile(r"depth(5|10|20)?(@(100|250|500)ms)?")
+DEPTH = re.compile(r"depth(5|10|20)?(@(0|100|250|500)ms)?")
 
 
 class Stream(NamedTuple):

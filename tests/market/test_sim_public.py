@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -98,3 +100,25 @@ async def test_all_mark_prices_come_together() -> None:
         alone = [each["data"] for each in found if each["stream"] == "btcusdt@markPrice"]
         assert [[event["s"] for event in events] for events in together] == [["BTCUSDT", "ETHUSDT", "DOGEUSDT"]] * 2
         assert [events[0] for events in together] == alone
+
+
+async def test_messages_have_the_fields_of_recorded_ones(shared_data: Path) -> None:
+    names = ("btcusdt@depth@0ms", "btcusdt@bookTicker", "btcusdt@trade")
+    wanted: dict[str, Any] = {}
+    with gzip.open(shared_data / "exchange" / "btcusdt_stream_20240808.gz", "rt") as lines:
+        for line in lines:
+            message = msgspec.json.decode(line.partition(" ")[2])
+            wanted.setdefault(message.get("stream", "depth"), message.get("data", message))
+            if len(wanted) == len(names) + 1:
+                break
+    url = "/public/stream?streams=" + "/".join(names)
+    async with exchange() as client, taking(client.simulator.ws_url + url) as taken:
+        await client.simulator.step(2)
+        made = {message["stream"]: message["data"] for message in map(msgspec.json.decode, taken)}
+        made["depth"] = (await client.send("GET", "/fapi/v1/depth", "symbol=BTCUSDT"))[1]
+    assert made.keys() == wanted.keys()
+    for name, event in wanted.items():
+        assert event.keys() <= made[name].keys()
+        assert {key: type(value) for key, value in event.items()}.items() <= {
+            key: type(value) for key, value in made[name].items()
+        }.items()
