@@ -47,6 +47,8 @@ class FaultRequest(Struct, forbid_unknown_fields=True):
     skew_ms: the venue's clock is so far from its simulated time.
     liquidity: by symbol, the quantity that each step of time offers; null for as much as is wanted.
     mark: by symbol, how far the mark price lies from the last price, as a fraction of it.
+    algo_lag_ms: how long a conditional order takes from its trigger to its child.
+    stuck_algos: so many of those that trigger next stay TRIGGERING for ever.
     used_weight: the request weight that the asking IP has used in this minute.
     clear: forget what is pending, first.
     """
@@ -65,6 +67,8 @@ class FaultRequest(Struct, forbid_unknown_fields=True):
     skew_ms: int | None = None
     liquidity: dict[str, Decimal | None] = {}
     mark: dict[str, Decimal] = {}
+    algo_lag_ms: int | None = None
+    stuck_algos: int = 0
     used_weight: int | None = None
     clear: bool = False
 

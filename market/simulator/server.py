@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from aiohttp import web
 
@@ -216,6 +217,10 @@ class Simulator:
             self.time.skew_ms = wish.skew_ms
         if wish.used_weight is not None:
             self.limits.set_used(address, wish.used_weight)
+        venue = self.trading.venue
+        venue.stuck_algos += wish.stuck_algos
+        if wish.algo_lag_ms is not None:
+            venue.parameters = msgspec.structs.replace(venue.parameters, algo_lag_ms=wish.algo_lag_ms)
         for symbol, quantity in wish.liquidity.items():
             self.trading.offer(symbol, quantity)
         for symbol, distance in wish.mark.items():

@@ -158,6 +158,24 @@ async def test_the_mark_price_may_leave_the_last() -> None:
         assert Decimal(risk["markPrice"]) == last * Decimal("1.01")
 
 
+async def test_a_conditional_order_may_stay_triggering() -> None:
+    async with exchange() as client:
+        await client.order("BUY", "MARKET", "0.1")
+        client.simulator.ask(FaultRequest(stuck_algos=1, algo_lag_ms=5_000))
+        stop = {"algoType": "CONDITIONAL", "symbol": "BTCUSDT", "side": "SELL", "type": "STOP_MARKET"}
+        more = {"workingType": "MARK_PRICE", "quantity": "0.05"}
+        price = (await client.last() * Decimal("0.98")).quantize(Decimal("0.1"))
+        for _ in range(2):
+            await client.do("POST", "/fapi/v1/algoOrder", **stop, **more, triggerPrice=price)
+        client.simulator.ask(FaultRequest(mark={"BTCUSDT": Decimal("-0.03")}))
+        statuses = [row["algoStatus"] for row in await client.do("GET", "/fapi/v1/openAlgoOrders")]
+        assert statuses == ["TRIGGERING", "TRIGGERING"]
+        await client.simulator.step(1)
+        every = await client.do("GET", "/fapi/v1/allAlgoOrders", symbol="BTCUSDT")
+        assert [row["algoStatus"] for row in every] == ["TRIGGERING", "FINISHED"]
+        assert (await client.do("GET", "/fapi/v3/positionRisk"))[0]["positionAmt"] == "0.05"
+
+
 async def test_stream_messages_are_dropped_doubled_and_reordered() -> None:
     async with exchange() as client, taking(client.simulator.ws_url + "/market/ws/btcusdt@aggTrade") as taken:
         await client.simulator.step(1)

@@ -125,7 +125,7 @@ def test_no_request_breaks_the_venue(steps: list[tuple[int, dict[str, str], int]
 
 
 @pytest.mark.deep
-@settings(max_examples=5_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS)
 def test_no_request_breaks_the_venue_in_many_tries(steps: list[tuple[int, dict[str, str], int]]) -> None:
     attempt(steps)

@@ -24,6 +24,7 @@ ZERO = Decimal(0)
 MOST_ALGOS = 200
 """Conditional orders that an account may have open."""
 TIMES_IN_FORCE = ("GTC", "IOC", "FOK", "GTX", "GTE_GTC")
+NEVER_MS = 1 << 62
 LEAST_CALLBACK, MOST_CALLBACK = Decimal("0.1"), Decimal(20)
 
 
@@ -175,6 +176,9 @@ def reached(venue: Venue, account: Account, algo: AlgoOrder) -> None:
         return
     algo.status, algo.trigger_ms, algo.updated_ms = "TRIGGERING", venue.now_ms, venue.now_ms
     algo.due_ms = venue.now_ms + venue.parameters.algo_lag_ms
+    if venue.stuck_algos > 0:
+        venue.stuck_algos -= 1
+        algo.due_ms = NEVER_MS
     venue.emit(algo_update(account, algo, None, venue.now_ms))
 
 

@@ -76,6 +76,8 @@ class Venue:
         self.market = Market(rules, state.quotes)
         self.liquidity: dict[str, Decimal] = {}
         """Quantity of a symbol that each step offers to all orders together; unlimited where there is none."""
+        self.stuck_algos = 0
+        """How many of the conditional orders that trigger next never turn into an order."""
         self.offered: dict[str, Decimal] = {}
         self.motions: dict[str, Motion] = {}
         self._events: list[UserEvent] = []
