@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from market.binance.decoding import UNDECODABLE
 from market.binance.errors import (
     AccessRefused,
     BinanceError,
@@ -102,7 +103,7 @@ def error_of(status: int, body: bytes, retry_after: str | None, *, changes: str 
     """What an answer that is not 2xx means; see `venue_error`. A body that is not the venue's has code 0."""
     try:
         found = msgspec.json.decode(body, type=_Body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         found = _Body(0, body[:200].decode("utf-8", "replace"))
     seconds = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     return venue_error(status, found.code, found.msg, seconds, changes=changes)

@@ -8,6 +8,7 @@ so on; nobody waits in line behind somebody less urgent, in whatever process tha
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ BLOCK_S = 60.0
 BAN_S = 120.0
 """The venue's shortest ban, for a 418 that does not say; each one in a row is twice as long."""
 MOST_BAN_S = 3 * 86_400.0
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 CLOSED_IN_FLIGHT_S = 5.0
 """A request that was given up may still be on its way for so long."""
 
@@ -63,6 +65,18 @@ class Admission:
 
     taken: tuple[tuple[SharedWindow, Reservation], ...]
     cost: Cost
+
+
+def budget_for(base_url: str, account: str = "", folder: Path | None = None) -> RateBudget | None:
+    """The budget that all processes of this user share for a venue; None for a simulator on this machine.
+
+    A simulator counts by its own clock, which may run faster than any wall clock: it refuses for itself. The folder is
+    `PERPFORGE_LIMITS_DIR`, by default `~/.cache/perpforge/limits`: limits are of the address, not of a project.
+    """
+    if urlsplit(base_url).hostname in LOOPBACK:
+        return None
+    default = os.environ.get("PERPFORGE_LIMITS_DIR") or Path.home() / ".cache" / "perpforge" / "limits"
+    return RateBudget(folder or Path(default), base_url, account)
 
 
 class RateBudget:

@@ -18,7 +18,7 @@ from market.bars import Bars, from_columns, interval_ms
 from market.binance import costs
 from market.binance.breaker import Breaker, Kind
 from market.binance.errors import AnswerInvalid
-from market.binance.rate_limit import Cost, Priority, RateBudget
+from market.binance.rate_limit import MINUTE_WEIGHT, ORDERS_1M, ORDERS_10S, Cost, Priority, RateBudget
 from market.binance.transport import (
     DEFAULT_ATTEMPTS,
     DEFAULT_BACKOFF_S,
@@ -62,10 +62,27 @@ class SymbolInfo(msgspec.Struct, frozen=True, rename="camel"):
         return self.contract_type == "PERPETUAL" and self.status == "TRADING" and self.quote_asset == "USDT"
 
 
+class RateLimit(msgspec.Struct, frozen=True, rename="camel"):
+    """One of the venue's limits: so many in `interval_num` times `interval` (SECOND, MINUTE, …)."""
+
+    rate_limit_type: str
+    interval: str
+    interval_num: int
+    limit: int
+
+
 class ExchangeInfo(msgspec.Struct, frozen=True, rename="camel"):
     """The answer of exchangeInfo. The venue's `serverTime` in it may be stale and is left out."""
 
     symbols: tuple[SymbolInfo, ...]
+    rate_limits: tuple[RateLimit, ...] = ()
+
+    def limit(self, kind: str, interval: str, count: int, default: int) -> int:
+        """A limit by its type and interval, `default` if the venue does not tell a sensible one."""
+        for each in self.rate_limits:
+            if (each.rate_limit_type, each.interval, each.interval_num) == (kind, interval, count):
+                return each.limit if each.limit > 0 else default
+        return default
 
 
 class PremiumIndex(msgspec.Struct, frozen=True):
@@ -136,6 +153,7 @@ class MarketDataClient:
             sleep=sleep,
         )
         self._session = session
+        self._budget = budget
         self._priority = priority
 
     @property
@@ -153,8 +171,15 @@ class MarketDataClient:
         return await self.transport.server_time()
 
     async def exchange_info(self) -> ExchangeInfo:
-        """All contracts and their rules."""
-        return await self._get("/fapi/v1/exchangeInfo", {}, ExchangeInfo)
+        """All contracts and their rules. The limits that it tells are from then on those of the budget."""
+        info = await self._get("/fapi/v1/exchangeInfo", {}, ExchangeInfo)
+        if self._budget is not None:
+            self._budget.set_limits(
+                info.limit("REQUEST_WEIGHT", "MINUTE", 1, MINUTE_WEIGHT),
+                info.limit("ORDERS", "SECOND", 10, ORDERS_10S),
+                info.limit("ORDERS", "MINUTE", 1, ORDERS_1M),
+            )
+        return info
 
     async def klines(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> Bars:
         """The closed bars with open_time in [start_ms, end_ms), ascending; never the one that is still open.
@@ -184,6 +209,8 @@ class MarketDataClient:
             rows = await self._get("/fapi/v1/fundingRate", parameters, list[_Funding], costs.FUNDING)
             if not all(isfinite(row.funding_rate) for row in rows):
                 raise AnswerInvalid("/fapi/v1/fundingRate", f"a rate of {symbol} is not a number")
+            if not all(start_ms <= row.funding_time < end_ms for row in rows):
+                raise AnswerInvalid("/fapi/v1/fundingRate", f"a time of {symbol} is not among those asked for")
             times += [row.funding_time for row in rows]
             rates += [row.funding_rate for row in rows]
             if len(rows) < MAX_FUNDINGS:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from market.bars import BAR, INTERVAL_MS, interval_ms
+from market.binance.decoding import UNDECODABLE
 from market.binance.errors import StreamMessageInvalid
 
 MAX_STREAMS = 200
@@ -156,7 +157,7 @@ def parse(raw: bytes | str) -> Event | None:
     """
     try:
         event = _COMBINED.decode(raw).data if raw[:9] in (b'{"stream"', '{"stream"') else _RAW.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         return _parse_other(raw, str(error))
     return _checked(event, raw)
 
@@ -171,7 +172,7 @@ def _parse_other(raw: bytes | str, reason: str) -> Event | None:
     """What the fast path did not take: control answers, unknown events, fields in another order, and faults."""
     try:
         message = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise StreamMessageInvalid(str(error), raw) from error
     if not isinstance(message, dict):
         raise StreamMessageInvalid("it is not an object", raw)

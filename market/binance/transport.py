@@ -20,6 +20,7 @@ from yarl import URL
 
 from market.binance.breaker import Breaker, Kind
 from market.binance.clock import ServerClock
+from market.binance.decoding import UNDECODABLE, not_finite
 from market.binance.error_codes import error_of
 from market.binance.errors import (
     AnswerInvalid,
@@ -256,11 +257,15 @@ class Transport:
 
     def _decode(self, call: Call, body: bytes, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(body, type=kind, strict=False)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            if call.changes is not None:
-                raise OutcomeUnknown(call.changes, f"the answer is not in the venue's format: {error}") from error
-            raise AnswerInvalid(call.path, str(error)) from error
+            answer = msgspec.json.decode(body, type=kind, strict=False)
+            wrong = not_finite(answer) if call.security is Security.SIGNED else None
+        except UNDECODABLE as error:
+            wrong = str(error)
+        if wrong is None:
+            return answer
+        if call.changes is not None:
+            raise OutcomeUnknown(call.changes, f"the answer is not in the venue's format: {wrong}")
+        raise AnswerInvalid(call.path, wrong)
 
 
 class _NotSent(Unreachable):

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from market.binance.decoding import UNDECODABLE, not_finite
 from market.binance.errors import StreamMessageInvalid
 from market.binance.position_mode import PositionSide
 from market.binance.rules import Side
@@ -266,13 +267,12 @@ def parse_user(raw: bytes | str) -> UserEvent | None:
     KeyExpired(event_time=7)
     """
     try:
-        found: UserEvent = _DECODER.decode(raw)
-        return found
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _checked(_DECODER.decode(raw), raw)
+    except UNDECODABLE:
         pass
     try:
         message = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise StreamMessageInvalid(str(error), _hidden(raw)) from None
     if not isinstance(message, dict):
         raise StreamMessageInvalid("it is not an object", _hidden(raw))
@@ -281,13 +281,19 @@ def parse_user(raw: bytes | str) -> UserEvent | None:
         if data["e"] not in _KNOWN:
             return None
         try:
-            event: UserEvent = msgspec.convert(data, UserEvent, strict=False)
-            return event
+            return _checked(msgspec.convert(data, UserEvent, strict=False), raw)
         except msgspec.ValidationError as error:
             raise StreamMessageInvalid(str(error), _hidden(raw)) from None
     if "result" in message or "code" in message:
         return None
     raise StreamMessageInvalid("it names no event", _hidden(raw))
+
+
+def _checked(event: UserEvent, raw: bytes | str) -> UserEvent:
+    wrong = not_finite(event)
+    if wrong is not None:
+        raise StreamMessageInvalid(f"its {wrong} is no number", _hidden(raw))
+    return event
 
 
 def _hidden(raw: bytes | str) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import aiohttp
 
 from market.bars import MINUTE_MS, Bars
+from market.binance.rate_limit import Priority, budget_for
 from market.binance.rest import ExchangeInfo, MarketDataClient
 from market.errors import UnknownSymbol
 from market.funding import Fundings
@@ -21,7 +22,8 @@ class BinanceRestSource:
     """A `BarSource` over `MarketDataClient`, for callers that are not asynchronous.
 
     Every call has an event loop and a connection of its own, on a thread of its own: it works inside a running loop
-    and in forked processes, and leaves nothing open. Errors are those of `market.binance.errors`.
+    and in forked processes, and leaves nothing open. It spends from the budget of this address, after everybody else.
+    Errors are those of `market.binance.errors`.
 
     Parameters
     ----------
@@ -30,6 +32,7 @@ class BinanceRestSource:
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
+        self._budget = budget_for(base_url)
         self._known: dict[str, int] | None = None
 
     @property
@@ -67,7 +70,8 @@ class BinanceRestSource:
     def _call(self, read: Callable[[MarketDataClient], Awaitable[T]]) -> T:
         async def run() -> T:
             async with aiohttp.ClientSession() as session:
-                return await read(MarketDataClient(self.base_url, session))
+                client = MarketDataClient(self.base_url, session, budget=self._budget, priority=Priority.BACKFILL)
+                return await read(client)
 
         with ThreadPoolExecutor(1, thread_name_prefix="binance-rest") as thread:
             return thread.submit(asyncio.run, run()).result()

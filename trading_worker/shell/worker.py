@@ -13,6 +13,7 @@ from random import Random
 import aiohttp
 
 from features.decision_spec import DECISION_SPEC, DecisionSpec
+from market.binance.rate_limit import budget_for
 from market.binance.rest import MarketDataClient
 from market.binance.streams import parse_kline
 from market.errors import MarketError, utc
@@ -121,8 +122,10 @@ class Worker:
         log.info("status page at %s", server.url)
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         ban, rejections, url = Ban(time.monotonic), Rejections(board), settings.binance_base_url
-        self._patient = Venue(MarketDataClient(url, session), ban, rejections)
-        self._quick = Venue(MarketDataClient(url, session, attempts=LIVE_ATTEMPTS), ban, rejections)
+        budget = budget_for(url)
+        self._patient = Venue(MarketDataClient(url, session, budget=budget), ban, rejections)
+        quick = MarketDataClient(url, session, attempts=LIVE_ATTEMPTS, budget=budget)
+        self._quick = Venue(quick, ban, rejections)
         # The lock on the journal comes first: a second worker on this folder must end before it does anything.
         journal = self._stack.enter_context(
             Journal(

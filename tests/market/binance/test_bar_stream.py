@@ -362,8 +362,10 @@ def test_streams_are_on_their_routes() -> None:
 # --- the simulated exchange ---
 
 
-async def test_on_the_simulated_exchange_with_faults_every_bar_is_there_once() -> None:
-    minutes, random = 60, Random(9)
+@pytest.mark.parametrize("minutes", [60, pytest.param(1440, marks=pytest.mark.deep)])
+async def test_on_the_simulated_exchange_with_faults_every_bar_is_there_once(minutes: int) -> None:
+    """More than one fault a minute, and the connections cut again and again."""
+    random = Random(9)
     symbols = MARKET.symbols()
     source = cut(MARKET_START - MINUTE_MS, MARKET_START + (minutes + 2) * MINUTE_MS)
     async with Simulator(source, MARKET_START, stepped=True) as simulator, aiohttp.ClientSession() as session:

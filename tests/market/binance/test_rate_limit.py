@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.binance.error_codes import venue_error
 from market.binance.errors import BudgetExhausted, IpBanned, RateLimited
-from market.binance.rate_limit import BAN_S, FUNDING_5M, Cost, Priority, RateBudget
+from market.binance.rate_limit import BAN_S, FUNDING_5M, Cost, Priority, RateBudget, budget_for
+from market.binance.rest import MarketDataClient
 from market.binance.shared_window import Reservation, SharedWindow
+from tests.market.binance.venue import served
 
 HOST = "https://fapi.binance.com"
 
@@ -234,3 +237,26 @@ def test_what_can_never_be_is_said_at_once(tmp_path: Path) -> None:
         window.take(11, 10, 1.0)
     with pytest.raises(ValueError, match="120"):
         window.take(1, 10, 121.0)
+
+
+async def test_the_venues_own_limits_are_taken(tmp_path: Path) -> None:
+    limits = [
+        {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 6000},
+        {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 0},
+        {"rateLimitType": "SOMETHING_NEW", "interval": "DAY", "intervalNum": 1, "limit": 5},
+    ]
+    async with served() as (venue, _, _pauses), aiohttp.ClientSession() as session:
+        venue.answers["GET /fapi/v1/exchangeInfo"] = {"symbols": [], "rateLimits": limits}
+        budget = RateBudget(tmp_path, venue.url)
+        await MarketDataClient(venue.url, session, budget=budget).exchange_info()
+        assert (budget.weight.limit, budget.orders_10s.limit, budget.orders_1m.limit) == (6000, 300, 1200)
+        assert budget.weight.count() == 1
+
+
+def test_a_simulator_on_this_machine_has_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERPFORGE_LIMITS_DIR", str(tmp_path / "limits"))
+    assert budget_for("http://127.0.0.1:8080") is None
+    assert budget_for("http://localhost:8080") is None
+    found = budget_for(HOST, "account")
+    assert found is not None
+    assert found.weight.path == tmp_path / "limits" / "weight-fapi.binance.com.json"
