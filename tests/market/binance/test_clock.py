@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ class Wire:
         there, back = self.delays[self.asked % len(self.delays)]
         self.asked += 1
         self.local += there
-        told = int(self.local + self.offset)
+        told = math.floor(self.local + self.offset)
         await asyncio.sleep(0)
         self.local += back
         return told

@@ -21,6 +21,7 @@ from market.binance.shared_window import Reservation, SharedWindow
 from tests.market.binance.venue import served
 
 HOST = "https://fapi.binance.com"
+ROOT = Path(__file__).parents[3]
 
 
 class Time:
@@ -95,7 +96,9 @@ def test_never_over_the_limit_with_several_processes(tmp_path: Path, seed: int) 
     weight, processes = 300, 3
     command = [sys.executable, "-m", "tests.market.binance.spender", str(tmp_path)]
     running = [
-        subprocess.Popen([*command, str(seed * 10 + i), "150", str(weight), str(processes)], stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [*command, str(seed * 10 + i), "150", str(weight), str(processes)], stdout=subprocess.PIPE, cwd=ROOT
+        )
         for i in range(processes)
     ]
     arrived = [tuple(row) for process in running for row in json.loads(process.communicate(timeout=60)[0])]
