@@ -47,6 +47,11 @@ def check_parts(model: str, **parts: tuple[int, int]) -> None:
             raise NotEnoughData(f"{model} to {_USE_OF_PART[part]}", have, need)
 
 
+def check_split(model: str, least: int, fit: int, validation: int, holdout: int) -> None:
+    """Raises `NotEnoughData` when there are fewer than `least` rows to fit, or than a tenth of it in another part."""
+    check_parts(model, fit=(fit, least), validation=(validation, least // 10), holdout=(holdout, least // 10))
+
+
 _USE_OF_PART = {"fit": "fit", "validation": "be stopped early", "holdout": "be judged"}
 
 

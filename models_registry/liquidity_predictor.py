@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from features.liquidity import Reach
 from models_registry import liquidity_network
 from models_registry.checkpoints import Checkpoint, FitPlan, training_key
-from models_registry.errors import InputRejected, check_parts
+from models_registry.errors import InputRejected, check_split
 from models_registry.exports import sha256_of
 from models_registry.keras_setup import prepare, require
 from models_registry.liquidity_network import NetworkShape
@@ -211,13 +211,7 @@ def train(
     the component and raises nothing. Interrupted, it goes on from its checkpoint.
     """
     require(LIQUIDITY)
-    least = config.fewest_rows
-    check_parts(
-        LIQUIDITY,
-        fit=(len(split.fit), least),
-        validation=(len(split.validation), least // 10),
-        holdout=(len(split.holdout), least // 10),
-    )
+    check_split(LIQUIDITY, config.fewest_rows, len(split.fit), len(split.validation), len(split.holdout))
     plain = fit_plain(split.fit.reach, split.fit.profile, config.quantiles)
     split = split.thinned(config.most_rows)
     prepare(config.seed)

@@ -41,8 +41,8 @@ class ExportConfig:
     """Serve INT8 when it passes and is faster; `ENABLE_QUANTIZATION`."""
     agreement: float = 0.98
     """Parity: least share of decisions that a format has in common with Keras."""
-    time_limit_s: float = 180.0
-    """Of one conversion subprocess."""
+    time_limit_s: float = 600.0
+    """Of one conversion subprocess, which makes all formats: about a minute on an idle machine."""
 
     @property
     def training(self) -> dict[str, Any]:
@@ -132,7 +132,9 @@ def origin(initial: Path | None, continued: bool) -> str:
     """What a component's note says of where its weights come from."""
     if initial is None:
         return ""
-    return "continued from the champion" if continued else "trained anew: the champion's network is another"
+    if continued:
+        return "continued from the champion"
+    return "trained anew: the champion has no network with these inputs and layers"
 
 
 def representative(rows: NDArray[Any], most: int = REPRESENTATIVE_ROWS) -> NDArray[Any]:

@@ -110,6 +110,7 @@ def reconstruction(
         top.bar([place + shift for place in places], values, width=0.4, label=label)
     top.set_xticks(places, list(errors))
     top.set_ylabel("squared error")
+    top.margins(y=0.6)  # room for the legend
     top.legend(frameon=False, fontsize="small")
     for axes, example in zip(below, examples, strict=True):
         axes.plot(example["window"], label="close")

@@ -20,7 +20,7 @@ from models_registry.checkpoints import Checkpoint, training_key
 from models_registry.dqn_experience import Experience
 from models_registry.dqn_learner import LearnerConfig, Learnt, Problem, learn, values_of
 from models_registry.dqn_policy import DqnParameters, normalise
-from models_registry.errors import ReplayUnreadable, check_parts
+from models_registry.errors import ReplayUnreadable, check_split
 from models_registry.exports import sha256_of
 from models_registry.keras_setup import require
 from models_registry.manifest import DQN, Component, Metric, finite
@@ -98,13 +98,7 @@ def fit(
     With a folder `checkpoint_in` it goes on from the checkpoint there, and leaves one. Raises as `train` does.
     """
     require(DQN)
-    least = config.fewest_opportunities
-    check_parts(
-        DQN,
-        fit=(len(split.fit), least),
-        validation=(len(split.validation), least // 10),
-        holdout=(len(split.holdout), least // 10),
-    )
+    check_split(DQN, config.fewest_opportunities, len(split.fit), len(split.validation), len(split.holdout))
     early = spaced(split.fit, config.most_opportunities)
     late = spaced(split.validation, max(config.most_opportunities // 3, 1))
     seen = experience.select(np.concatenate([early, late]))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from models_registry import autoencoder_network
 from models_registry.autoencoder_network import AutoencoderShape
 from models_registry.checkpoints import Checkpoint, FitPlan, training_key
-from models_registry.errors import check_parts
+from models_registry.errors import check_split
 from models_registry.exports import sha256_of
 from models_registry.keras_setup import prepare, require
 from models_registry.manifest import AUTOENCODER, Component, Metric
@@ -217,13 +217,7 @@ def train(
     nothing. Interrupted, it goes on from its checkpoint.
     """
     require(AUTOENCODER)
-    least = config.fewest_windows
-    check_parts(
-        AUTOENCODER,
-        fit=(len(windows.fit), least),
-        validation=(len(windows.validation), least // 10),
-        holdout=(len(windows.holdout), least // 10),
-    )
+    check_split(AUTOENCODER, config.fewest_windows, len(windows.fit), len(windows.validation), len(windows.holdout))
     windows = windows.thinned(config.most_windows)
     begun = _begun(windows, config, initial)
     network, parts = begun.network, begun.parts
@@ -357,20 +351,17 @@ def _judged(
         np.square(held - reconstruction).mean(axis=(0, 1)),
         np.square(held - components.reconstruction(held)).mean(axis=(0, 1)),
     )
+    order = np.argsort(error, kind="stable")
+    shown = [int(order[round(share * (len(order) - 1))]) for share in EXAMPLES]
     parameters = msgspec.structs.replace(
         parameters,
         limit=float(np.quantile(fitted_error, config.unlike_quantile)),
         channel_errors={
             name: (float(own), float(other)) for name, own, other in zip(CHANNELS, *by_channel, strict=False)
         },
-        examples=[_example(held, reconstruction, parameters, at) for at in _at_quantiles(error, EXAMPLES)],
+        examples=[_example(held, reconstruction, parameters, at) for at in shown],
     )
     return parameters, _metrics(error, baseline, holdout_at, config.seed)
-
-
-def _at_quantiles(values: Float32, shares: tuple[float, ...]) -> list[int]:
-    order = np.argsort(values, kind="stable")
-    return [int(order[round(share * (len(order) - 1))]) for share in shares]
 
 
 def _example(held: Float32, reconstruction: Float32, parameters: AutoencoderParameters, at: int) -> Example:

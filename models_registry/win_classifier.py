@@ -125,7 +125,7 @@ class WinConfig:
     """Largest difference of a probability between xgboost and the served file."""
     agreement: float = 0.98
     """Least share of held-out rows that the two put on the same side of the threshold."""
-    time_limit_s: float = 180.0
+    time_limit_s: float = 600.0
     """Of the conversion subprocess."""
     fewest_fit: int = 500
     fewest_validation: int = 100
