@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,9 @@ FORMATS = (FP32, INT8, INT8_IO)
 """Of every network."""
 ONNX = "onnx"
 """Of the win model's trees."""
+
+_NOTE = re.compile(r"[IW]\d{4} |INFO|WARNING")
+"""What libraries tell of themselves on standard error: no reason of anything."""
 
 SMALLEST_BYTES = 1024
 """A converter that loses the weights still writes a file, of a few hundred bytes."""
@@ -99,7 +103,8 @@ def _run(command: list[str], scratch: Path, time_limit_s: float) -> _Report:
             ended = _exit_words(code)
         except subprocess.TimeoutExpired:
             ended = f"conversion exceeded its time limit of {time_limit_s:g} s"
-    tail = (scratch / "stderr").read_text(errors="replace").strip().splitlines()[-1:]
+    said = (scratch / "stderr").read_text(errors="replace").strip().splitlines()
+    tail = [line for line in said if not _NOTE.match(line)][-1:]
     finished: dict[str, str | None] = {}
     for line in (scratch / "stdout").read_text(errors="replace").splitlines():
         if line.startswith('{"format"'):

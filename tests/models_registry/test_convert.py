@@ -38,6 +38,10 @@ def stand_in(body: str) -> list[str]:
             "finish(name) if 'fp32' in name else sys.exit('no such layer')",
             "exit code 1 before it was done: no such layer",
         ),
+        (
+            "finish(name) if 'fp32' in name else sys.exit('no such layer\\nI0000 00:00:17 port.cc:153] is on.')",
+            "exit code 1 before it was done: no such layer",
+        ),
         ("finish(name) if 'fp32' in name else os._exit(0)", "exit code 0 before it was done"),
         ("finish(name) if 'fp32' in name else time.sleep(600)", "time limit of 2 s"),
         ("finish(name) if 'fp32' in name else finish(name, 'ValueError: odd')", "ValueError: odd"),
