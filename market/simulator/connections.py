@@ -74,14 +74,18 @@ def parse_stream(name: str, rows: Mapping[str, int], route: Route = "market") ->
     return Stream(MARKET_KINDS[rest], row, "") if rest in MARKET_KINDS else None
 
 
+@lru_cache(maxsize=4096)
+def _frame_head(size: int, opcode: int) -> bytes:
+    if size < 126:
+        return bytes((opcode, size))
+    if size < 1 << 16:
+        return bytes((opcode, 126)) + size.to_bytes(2)
+    return bytes((opcode, 127)) + size.to_bytes(8)
+
+
 def frame(payload: bytes, opcode: int = TEXT_FRAME) -> bytes:
     """One unmasked, unfragmented WebSocket frame (RFC 6455, 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((opcode, size)) + payload
-    if size < 1 << 16:
-        return bytes((opcode, 126)) + size.to_bytes(2) + payload
-    return bytes((opcode, 127)) + size.to_bytes(8) + payload
+    return _frame_head(len(payload), opcode) + payload
 
 
 class Connection:

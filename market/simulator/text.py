@@ -49,12 +49,12 @@ def counts(values: NDArray[np.float64]) -> list[str]:
     return ["null" if value != value else str(int(value)) for value in values.tolist()]
 
 
-def _trade_ids(open_time: int, trades: float) -> tuple[int, int]:
-    """First and last trade id of a bar: invented, but ascending through time; -1 without trades, as at the venue."""
-    if not trades > 0:
-        return -1, -1
-    first = open_time // 60_000 * 1_000_000
-    return first, first + int(trades) - 1
+def _trade_ids(bars: Bars) -> tuple[list[int], list[int]]:
+    """First and last trade id of bars: invented, but ascending through time; -1 without trades, as at the venue."""
+    traded = bars["trades"] > 0
+    first = np.where(traded, bars["open_time"] // 60_000 * 1_000_000, -1)
+    last = np.where(traded, first + np.where(traded, bars["trades"], 1).astype(np.int64) - 1, -1)
+    return first.tolist(), last.tolist()
 
 
 def kline_events(event_time: int, symbols: list[str], interval: str, bars: Bars, closed: bool) -> list[bytes]:
@@ -63,20 +63,15 @@ def kline_events(event_time: int, symbols: list[str], interval: str, bars: Bars,
     Without its envelope; `closed` is the flag `x`.
     """
     columns = ("open", "close", "high", "low", "volume", "quote_volume", "taker_buy_base", "taker_buy_quote")
-    text = decimals(np.column_stack([bars[name] for name in columns]))
-    trades, trade_text = bars["trades"].tolist(), counts(bars["trades"])
-    opens, closes = bars["open_time"].tolist(), bars["close_time"].tolist()
-    flag = "true" if closed else "false"
-    found = []
-    for i, symbol in enumerate(symbols):
-        first, last = _trade_ids(opens[i], trades[i])
-        o, c, h, low, v, q, taker_base, taker_quote = text[8 * i : 8 * i + 8]
-        found.append(
-            f'{{"e":"kline","E":{event_time},"s":{symbol},"k":{{"t":{opens[i]},"T":{closes[i]},"s":{symbol},'
-            f'"i":"{interval}","f":{first},"L":{last},"o":"{o}","c":"{c}","h":"{h}","l":"{low}","v":"{v}",'
-            f'"n":{trade_text[i]},"x":{flag},"q":"{q}","V":"{taker_base}","Q":"{taker_quote}","B":"0"}}}}'.encode()
-        )
-    return found
+    text = iter(decimals(np.column_stack([bars[name] for name in columns])))
+    opens, closes, flag = bars["open_time"].tolist(), bars["close_time"].tolist(), "true" if closed else "false"
+    rows = zip(symbols, opens, closes, *_trade_ids(bars), counts(bars["trades"]), *[text] * 8, strict=True)
+    return [
+        f'{{"e":"kline","E":{event_time},"s":{symbol},"k":{{"t":{opened},"T":{end},"s":{symbol},'
+        f'"i":"{interval}","f":{first},"L":{last},"o":"{o}","c":"{c}","h":"{h}","l":"{low}","v":"{v}",'
+        f'"n":{trades},"x":{flag},"q":"{q}","V":"{taker_base}","Q":"{taker_quote}","B":"0"}}}}'.encode()
+        for symbol, opened, end, first, last, trades, o, c, h, low, v, q, taker_base, taker_quote in rows
+    ]
 
 
 def kline_rows(bars: Bars) -> bytes:
