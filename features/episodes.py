@@ -29,6 +29,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import barriers
+from features.actions import ACTIONS as ACTIONS
+from features.actions import CLOSE as CLOSE
+from features.actions import HOLD as HOLD
+from features.actions import LONG as LONG
+from features.actions import POSITION_NAMES as POSITION_NAMES
+from features.actions import SHORT as SHORT
+from features.actions import SIDES as SIDES
+from features.actions import SKIP as SKIP
+from features.actions import action_mask as action_mask
 from features.barriers import EXPIRY, STOP, TARGET, VOID, CostModel, Positions, TradePlan, funding_at
 from features.candidates import candidates
 from features.errors import SettingsUnusable
@@ -39,38 +48,11 @@ from market import funding as no_funding
 from market.bars import Bars
 from market.funding import Fundings
 
-ACTIONS = ("skip", "long", "short", "hold", "close")
-SKIP, LONG, SHORT, HOLD, CLOSE = range(5)
-"""The five actions; the first three when flat, the others when a position is open."""
-
-SIDES = (1, -1)
-"""The directions of an opportunity's two trades, in order."""
-
-POSITION_NAMES = (
-    "position.direction",
-    "position.unrealised_r",
-    "position.bars_held",
-    "position.stop_atr",
-    "position.target_atr",
-)
-"""What the strategy knows of its position: 1 long, -1 short; its mark; bars of the deciding timeframe since the
-decision; the distances left to stop and target in ATR of the deciding timeframe. All 0 when it is flat."""
-
 END = -1
 """`Transitions.next` where nothing follows."""
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
-
-
-def action_mask(direction: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which actions there are in positions of `direction` [k] (0 flat): bool [k, 5].
-
-    >>> action_mask(np.array([0, -1])).astype(int).tolist()
-    [[1, 1, 1, 0, 0], [0, 0, 0, 1, 1]]
-    """
-    is_open = np.asarray(direction) != 0
-    return np.where(is_open[:, None], np.arange(5) >= HOLD, np.arange(5) < HOLD)
 
 
 def liquidation_r(positions: Positions, price: Float64, funding: Float64, costs: CostModel) -> Float64:

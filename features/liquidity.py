@@ -31,14 +31,14 @@ Everything is plain arithmetic on each row by itself, so history and live agree 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.decision_spec import DECISION_SPEC, DecisionSpec
-from features.errors import SettingsUnusable
+from features.hunt_settings import HuntSettings as HuntSettings
+from features.reach import Reach as Reach
 from features.reach import chance_of_reaching
 
 Column = NDArray[np.float32]
@@ -67,34 +67,6 @@ _ABOVE = (
     "profile_node_above_distance",
     "profile_value_high",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class HuntSettings:
-    """When a pool is hunted. Raises `SettingsUnusable` for numbers that make no sense."""
-
-    threshold: float = 0.60
-    """Least score of a pool, 0 to 1; `LIQUIDITY_HUNT_CONFIDENCE_THRESHOLD`."""
-    tolerance: float = 0.003
-    """How near price must be, as a fraction of it; `LIQUIDITY_SLIPPAGE_TOLERANCE`."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold <= 1.0:
-            raise SettingsUnusable("threshold", self.threshold, "a score from 0 to 1")
-        if not 0.0 < self.tolerance < 1.0:
-            raise SettingsUnusable("tolerance", self.tolerance, "a fraction of the price, above 0 and below 1")
-
-
-@dataclass(frozen=True)
-class Reach:
-    """What a liquidity model says of how far price will go within its horizon, in ATR from the close, by quantiles."""
-
-    quantiles: tuple[float, ...]
-    """Ascending, between 0 and 1."""
-    below: NDArray[np.float32]
-    """[k, Q] how far down, ascending along Q, >= 0."""
-    above: NDArray[np.float32]
-    """[k, Q] how far up."""
 
 
 class Pools(NamedTuple):

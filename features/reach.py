@@ -1,4 +1,4 @@
-"""The chance that price reaches a level within the horizon, from quantiles of how far it reaches.
+"""How far price reaches, by quantiles, and the chance that they give a level of being reached within the horizon.
 
 Quantiles say how far price goes with which chance: it reaches the median with one half, the 0.9 quantile with one
 tenth. Between them, and from price itself (chance 1) to the first, the logarithm of the chance is linear in the
@@ -11,11 +11,25 @@ The chance of the quantile `q` at its own distance is 1 - q; nowhere does it ris
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 NARROWEST_ATR = 1e-6
 """Quantiles that are nearer to each other than this count as that far apart."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a liquidity model says of how far price will go within its horizon, in ATR from the close, by quantiles."""
+
+    quantiles: tuple[float, ...]
+    """Ascending, between 0 and 1."""
+    below: NDArray[np.float32]
+    """[k, Q] how far down, ascending along Q, >= 0."""
+    above: NDArray[np.float32]
+    """[k, Q] how far up."""
 
 
 def chance_of_reaching(

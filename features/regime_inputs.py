@@ -25,69 +25,23 @@ A row of which anything is unknown is NaN throughout: there is no forecast for i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from features.families.regime import RANGING, REGIMES, TRENDING, VOLATILE
 from features.kernels_cache import njit
-
-__all__ = [
-    "HORIZON_MS",
-    "INPUTS",
-    "RANGING",
-    "REGIMES",
-    "STATES",
-    "TRENDING",
-    "VOLATILE",
-    "regime_inputs",
-    "regime_states",
-]
-
-HORIZON_MS = 3_600_000
-"""How far ahead the regime to come is: an hour, about as long as a regime lasts and shorter than a trade may."""
-
-STATES = (
-    "regime",
-    "regime_bars",
-    "adx_14",
-    "plus_di_14",
-    "minus_di_14",
-    "bollinger_width_20",
-    "atr_14_fraction",
-    "volatility_ratio",
-)
-"""The columns of the deciding timeframe that are read, in the order of `regime_states`."""
-
-_OF_PATH = ("efficiency", "directedness", "mean_range", "span", "spread")
-INPUTS = (
-    *(f"is_{name}" for name in REGIMES),
-    *(f"{name}_{part}" for name in REGIMES for part in ("bars", "adx", "directed", "width")),
-    "volatility_ratio",
-    *_OF_PATH,
-    *(f"half_{name}" for name in _OF_PATH),
-)
-"""The names of the inputs, in order."""
-
-FEWEST_BARS = 4
-"""Least `lookback`: half of it still has a path."""
+from features.regimes import FEWEST_BARS as FEWEST_BARS
+from features.regimes import HORIZON_MS as HORIZON_MS
+from features.regimes import INPUTS as INPUTS
+from features.regimes import RANGING as RANGING
+from features.regimes import REGIMES as REGIMES
+from features.regimes import STATES as STATES
+from features.regimes import TRENDING as TRENDING
+from features.regimes import VOLATILE as VOLATILE
+from features.regimes import regime_states as regime_states
 
 HIGH, LOW, CLOSE = 1, 2, 3
 """Where the window has the moves of each bar's high, low and close."""
 _PERIOD = 14.0
-
-
-def regime_states(decision: NDArray[np.float32], names: Sequence[str], timeframe: str = "5m") -> NDArray[np.float32]:
-    """The columns `STATES` of decision rows [k, D] whose columns are `names`, float32 [k, 8].
-
-    NaN throughout when the rows have no such columns, as those of a specification without a regime.
-    """
-    at = {name: index for index, name in enumerate(names)}
-    wanted = [at.get(f"{timeframe}.{name}", -1) for name in STATES]
-    if -1 in wanted:
-        return np.full((len(decision), len(STATES)), np.nan, dtype=np.float32)
-    return np.ascontiguousarray(decision[:, wanted], dtype=np.float32)
 
 
 def regime_inputs(states: NDArray[np.float32], windows: NDArray[np.float32], lookback: int) -> NDArray[np.float32]:

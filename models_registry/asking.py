@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.episodes import SIDES
+from features.actions import SIDES
 from models_registry.component_folder import load_component
 from models_registry.dynamic_features import DynamicColumns
 from models_registry.feature_network_runtime import FeatureNetwork

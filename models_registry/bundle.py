@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.liquidity import Reach
+from features.reach import Reach
 from models_registry.errors import BundleRejected
 from models_registry.exports import sha256_of
 from models_registry.manifest import (

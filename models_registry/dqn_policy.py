@@ -13,10 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.episodes import ACTIONS, HOLD, LONG, SHORT, SKIP
+from features.actions import ACTIONS, HOLD, LONG, SHORT, SKIP
 from models_registry.errors import InputRejected
 from models_registry.manifest import Component
-from models_registry.policy_value import masked
 from models_registry.sessions import TfliteSession
 
 Float32 = NDArray[np.float32]
@@ -68,6 +67,11 @@ def standardised(state: Float32, centre: Float32, scale: Float32, clip: float, o
     np.clip(out, -clip, clip, out=out)
     np.copyto(out, np.float32(0.0), where=np.isnan(out))
     return out
+
+
+def masked(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The best action [k] of `values` [k, A] among those of `mask`; the first of equals, so doing nothing wins ties."""
+    return np.asarray(np.where(mask, values, -np.inf).argmax(axis=1))
 
 
 def plain_actions(signal: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -20,8 +20,8 @@ import numpy as np
 from features.errors import ColumnUnknown
 from features.expression_parser import parse
 from features.expressions import Node, text
-from features.regime_inputs import RANGING, TRENDING, VOLATILE
-from features.regime_inputs import REGIMES as REGIME_NAMES
+from features.regimes import RANGING, TRENDING, VOLATILE
+from features.regimes import REGIMES as REGIME_NAMES
 
 REGIMES = dict(enumerate(REGIME_NAMES))
 """The regimes' names by their code in the column `5m.regime`."""

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.liquidity import Reach
+from features.reach import Reach
 from models_registry import liquidity_network
 from models_registry.checkpoints import Checkpoint, FitPlan, training_key
 from models_registry.errors import InputRejected, check_split

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from features.barriers import VOID
 from features.episodes import CLOSE, HOLD, LONG, SHORT, Episodes, action_mask
+from models_registry.dqn_policy import masked as masked
 from models_registry.manifest import Metric, finite
 from models_registry.statistics import Interval, block_index, block_sums, difference_interval, ratio_interval
 
@@ -40,11 +41,6 @@ class Played:
         """Mean R of the trades; NaN without any."""
         total = float(self.trades.sum())
         return float(self.r.sum()) / total if total else np.nan
-
-
-def masked(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The best action [k] of `values` [k, A] among those of `mask`; the first of equals, so doing nothing wins ties."""
-    return np.asarray(np.where(mask, values, -np.inf).argmax(axis=1))
 
 
 def play(episodes: Episodes, entry: NDArray[np.integer], close: NDArray[np.bool_] | None = None) -> Played:

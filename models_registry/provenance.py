@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.candidates import HUNT
-from features.regime_inputs import HORIZON_MS
+from features.regimes import HORIZON_MS
 from models_registry.errors import ComponentsDiffer
 from models_registry.manifest import (
     AUTOENCODER,

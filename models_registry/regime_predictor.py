@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.regime_inputs import HORIZON_MS, INPUTS, REGIMES, regime_inputs, regime_states
+from features.regimes import HORIZON_MS, INPUTS, REGIMES, regime_states
 from features.splits import holdout
 from models_registry.errors import NotEnoughData, TrainingUnavailable
 from models_registry.manifest import REGIME, Component, Metric, finite
@@ -90,6 +90,9 @@ class RegimePredictor:
 
         `names` are the columns of `decision`. A row's result does not depend on the other rows.
         """
+        # Its compiled kernels are loaded with it: only by those whose bundle has this model.
+        from features.regime_inputs import regime_inputs
+
         return self.of_inputs(regime_inputs(regime_states(decision, names), windows, self.lookback))
 
     def of_inputs(self, inputs: Float32) -> Float64:
@@ -278,6 +281,8 @@ def transitions(now: NDArray[np.int64], ahead: NDArray[np.int64]) -> Float64:
 
 
 def _part(rows: TrainingSet, index: NDArray[np.int64], lookback: int) -> _Part:
+    from features.regime_inputs import regime_inputs
+
     states = rows.unlabelled_states[index]
     inputs = regime_inputs(states, rows.unlabelled_windows[index], lookback)
     whole = np.isfinite(inputs[:, 0])

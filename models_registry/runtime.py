@@ -17,10 +17,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.episodes import ACTIONS, POSITION_NAMES, action_mask
-from features.liquidity import Reach
-from models_registry.dqn_experience import state_matrix
+from features.actions import ACTIONS, POSITION_NAMES, action_mask
+from features.reach import Reach
 from models_registry.dqn_policy import DqnPolicy
+from models_registry.dqn_state import state_matrix
 from models_registry.dynamic_features import NONE_IN_BUNDLE, DynamicColumns, unknown
 from models_registry.errors import BundleRejected, InputRejected
 from models_registry.feature_network_runtime import FeatureNetwork

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry.dqn_experience import state_names
 from models_registry.dqn_policy import DqnPolicy
+from models_registry.dqn_state import state_names
 from models_registry.errors import BundleRejected, InputRejected
 from models_registry.feature_network_runtime import FEATURES
 from models_registry.liquidity_predictor import LiquidityPredictor

@@ -9,9 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from features.barriers import CostModel, TradePlan
-from features.liquidity import VERSION as LIQUIDITY_VERSION
-from features.liquidity import HuntSettings
+from features.hunt_settings import HuntSettings
+from features.positions import CostModel, TradePlan
 
 MOST_HORIZON_MINUTES = 366 * 1440
 """A year: what lies beyond is a unit taken for another."""
@@ -65,7 +64,12 @@ def hunting_terms(settings: HuntSettings | None) -> dict[str, float]:
     >>> hunting_terms(HuntSettings()) | {"version": 0}
     {'threshold': 0.6, 'tolerance': 0.003, 'version': 0}
     """
-    return {} if settings is None else {**asdict(settings), "version": float(LIQUIDITY_VERSION)}
+    if settings is None:
+        return {}
+    # Its kernels are loaded with it: who only reads a manifest does without.
+    from features.liquidity import VERSION
+
+    return {**asdict(settings), "version": float(VERSION)}
 
 
 def hunting_differs(values: Mapping[str, float], settings: HuntSettings) -> str | None:
@@ -84,7 +88,7 @@ def hunting_differs(values: Mapping[str, float], settings: HuntSettings) -> str 
 
 def check_hunting(values: Mapping[str, float]) -> None:
     """Raises `ValueError` unless these are what a training says of hunting."""
-    unknown = sorted(set(values) - {"rows", *hunting_terms(HuntSettings())})
+    unknown = sorted(set(values) - {"rows", "version", *asdict(HuntSettings())})
     if unknown:
         raise ValueError(f"its hunting names {', '.join(unknown)}, which is no part of it")
     wrong = sorted(name for name, value in values.items() if not math.isfinite(value))

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.liquidity import Reach
+from features.reach import Reach
 from models_registry import (
     dqn_policy,
     dynamic_features,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.regime_inputs import STATES
+from features.regimes import STATES
 from features.splits import holdout
 from models_registry.errors import TrainingSetUnreadable
 

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.liquidity import Reach
+from features.reach import Reach
 from models_registry.calibration import Calibration, Platt, sigmoid
 from models_registry.calibration import fit as fit_calibration
 from models_registry.checkpoints import Checkpoint, training_key

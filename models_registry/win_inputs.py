@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.liquidity import Reach
+from features.reach import Reach
 from models_registry.errors import InputRejected
 from models_registry.feature_network_runtime import FEATURES
 from models_registry.structure_autoencoder import LATENTS

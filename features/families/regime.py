@@ -25,14 +25,13 @@ from features.families.numeric import NEGLIGIBLE, RECIPROCALS, ratio
 from features.families.rolling import fold_sums, rolling_sum
 from features.families.shared import SPREAD_BARS
 from features.kernels_cache import njit_inlined
+from features.regimes import RANGING as RANGING
+from features.regimes import REGIMES as REGIMES
+from features.regimes import TRENDING as TRENDING
+from features.regimes import VOLATILE as VOLATILE
 from features.spec import Family, Feature
 
 Slice = NDArray[np.float64]
-
-RANGING, TRENDING, VOLATILE = 0, 1, 2
-"""Values of the column `regime`."""
-REGIMES = ("ranging", "trending", "volatile")
-"""Their names, by value."""
 
 PERIOD = 14
 GROWN_BARS = 2.0 * PERIOD - 1.0
