@@ -21,7 +21,7 @@ SYMBOLS = tuple(f"COIN{i}USDT" for i in range(200))
 def run() -> list[Row]:
     """Parity of both bundles' manifests, then the time of a prepared swap and of one that verifies and loads first."""
     with tempfile.TemporaryDirectory() as folder:
-        first = small_bundle(Path(folder) / "first").folder
+        first = small_bundle().folder
         second = shutil.copytree(first, Path(folder) / "second")
         assert verify(first, DECISION_SPEC) == verify(second, DECISION_SPEC)
         with Predictor.load(first) as one, Predictor.load(second) as other:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,27 @@ def seconds(call: Callable[[], object], repeats: int) -> np.ndarray:
         call()
         taken[i] = time.perf_counter() - started
     return taken
+
+
+def alternately(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+    """The wall times of calls that take turns, so that what else the machine does falls on all of them alike.
+
+    Each is called once before that.
+    """
+    for call in calls.values():
+        call()
+    taken = {name: np.empty(repeats) for name in calls}
+    for i in range(repeats):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            taken[name][i] = time.perf_counter() - started
+    return taken
+
+
+def milliseconds(seconds: np.ndarray) -> float:
+    """The median."""
+    return float(np.median(seconds)) * 1e3
 
 
 def show(rows: list[Row]) -> None:

@@ -48,6 +48,10 @@ class Question:
     """+1 long, -1 short."""
     kind: int = 0
     quality: float = float("nan")
+    regime: int | None = None
+    """The regime in force, by which dynamic features are known or not; None the row's own."""
+    dynamic: bool = True
+    """Whether there are dynamic features; else they are unknown."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,13 @@ class Answer:
     """NaN when the autoencoder is replaced by its plain version."""
     unlike: bool
     """The window is unlike the training data."""
+    action: int
+    """What the strategy would do when flat, as in `Prediction.action`."""
+    action_value: tuple[float, ...]
+    """In R, by action; NaN as in `Prediction.action_value`."""
+    reach_below: tuple[float, ...]
+    """How far down price will reach, by the bundle's quantiles, in ATR."""
+    reach_above: tuple[float, ...]
 
 
 class Predicts(Protocol):
@@ -74,6 +85,8 @@ class Predicts(Protocol):
         *,
         kind: NDArray[np.uint8] | None = None,
         quality: Float32 | None = None,
+        regime: NDArray[np.int8] | None = None,
+        dynamic: bool = True,
     ) -> Prediction:
         """As `Predictor.predict`."""
 
@@ -193,6 +206,10 @@ def _batch(predictor: Predicts, questions: Sequence[Question]) -> list[Answer]:
     shapes = {(question.decision.shape, question.window.shape) for question in questions}
     if len(shapes) > 1:
         raise InputRejected(f"the rows of a batch differ in shape: {sorted(shapes)}")
+    switches = {(question.regime is None, question.dynamic) for question in questions}
+    if len(switches) > 1:
+        raise InputRejected("the rows of a batch differ in how dynamic features are asked for")
+    regimes = [question.regime for question in questions]
     found = predictor.predict(
         np.stack([question.decision for question in questions]),
         np.stack([question.window for question in questions]),
@@ -200,10 +217,18 @@ def _batch(predictor: Predicts, questions: Sequence[Question]) -> list[Answer]:
         np.array([question.direction for question in questions], dtype=np.int8),
         kind=np.array([question.kind for question in questions], dtype=np.uint8),
         quality=np.array([question.quality for question in questions], dtype=np.float32),
+        regime=None if None in regimes else np.array(regimes, dtype=np.int8),
+        dynamic=questions[0].dynamic,
     )
     return [
-        Answer(float(probability), float(error), bool(unlike))
-        for probability, error, unlike in zip(
-            found.win_probability, found.reconstruction_error, found.unlike, strict=True
+        Answer(
+            win_probability=float(found.win_probability[i]),
+            reconstruction_error=float(found.reconstruction_error[i]),
+            unlike=bool(found.unlike[i]),
+            action=int(found.action[i]),
+            action_value=tuple(found.action_value[i].tolist()),
+            reach_below=tuple(found.reach.below[i].tolist()),
+            reach_above=tuple(found.reach.above[i].tolist()),
         )
+        for i in range(len(questions))
     ]

@@ -1,24 +1,27 @@
 """The inference runtime of the worker and of replay: a bundle's models behind one call.
 
-It needs `ai-edge-litert` and `onnxruntime`, never TensorFlow or xgboost. Each session has one thread, and those that do
-not wait for each other run side by side: the autoencoder, the feature network and the liquidity predictor first, then
-what reads their outputs, the win model and the strategy.
+It needs `ai-edge-litert` and `onnxruntime`, never TensorFlow or xgboost, and no compiled kernels of features. Each
+session has one thread, and those that do not wait for each other run side by side in two: the liquidity predictor
+beside the autoencoder and the feature network, then one half of the win model's candidates beside the other. A batch
+too small to be worth the hand-over is run in the caller's thread alone.
 """
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from features.actions import ACTIONS, POSITION_NAMES, action_mask
 from features.reach import Reach
+from models_registry.convert import FP32, INT8
 from models_registry.dqn_policy import DqnPolicy
 from models_registry.dqn_state import state_matrix
 from models_registry.dynamic_features import NONE_IN_BUNDLE, DynamicColumns, unknown
@@ -39,7 +42,7 @@ from models_registry.manifest import (
     decode,
 )
 from models_registry.regime_predictor import RegimePredictor
-from models_registry.stages import Embedder, Scorer, liquidity_predictor, policy, session
+from models_registry.stages import FEWEST_BESIDE, Embedder, Scorer, liquidity_predictor, policy, session
 from models_registry.win_inputs import Candidates
 
 Float32 = NDArray[np.float32]
@@ -104,6 +107,11 @@ class Predictor:
             if name not in manifest.components:
                 self.fallbacks[name] = str(missing.fallback)
         parts = {name: manifest.components.get(name, missing) for name in (*MODELS, DYNAMIC, REGIME)}
+        self.formats: dict[str, str] = {
+            name: f"its plain version: {self.fallbacks[name]}" if name in self.fallbacks else str(parts[name].format)
+            for name in MODELS
+        }
+        """How each of them runs: the format of its file, or why its plain version stands in."""
         names = manifest.decision_spec.names
         self._lock = threading.RLock()
         self._embedder: Embedder | None = Embedder(folder, parts[AUTOENCODER])
@@ -116,8 +124,8 @@ class Predictor:
         self._regimes: RegimePredictor | None = None
         if parts[REGIME].served is not None:
             self._regimes = session(folder, str(parts[REGIME].served), RegimePredictor.load)
-        # The caller's thread is the third.
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="inference")
+        # The caller's thread is the second.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="inference")
 
     def _check_quantiles(self, folder: Path) -> None:
         wanted = tuple(self._open(self._scorer).parameters.quantiles)
@@ -137,9 +145,17 @@ class Predictor:
         return found
 
     @classmethod
-    def load(cls, folder: str | Path) -> Predictor:
-        """Load the bundle in `folder`; `BundleRejected` when a file is missing or is not what it should be."""
-        return cls(Path(folder), read_manifest(folder))
+    def load(cls, folder: str | Path, *, quantised: bool = True) -> Predictor:
+        """Load the bundle in `folder`; `BundleRejected` when a file is missing or is not what it should be.
+
+        Not `quantised` serves the networks as fp32 instead of INT8 where the bundle has such files (`in_fp32`).
+        """
+        promoted = read_manifest(folder)
+        found = cls(Path(folder), promoted if quantised else in_fp32(promoted))
+        for name, part in promoted.components.items():
+            if found.manifest.components[name].served != part.served:
+                found.formats[name] += f", promoted as {part.format}"
+        return found
 
     def predict(
         self,
@@ -164,11 +180,10 @@ class Predictor:
         """
         with self._lock:
             seen = self.see(decision, windows)
-            acted = self._pool.submit(self.act, decision, seen.latents, signal=signal)
             probability = self.score(
                 decision, seen, index, direction, kind=kind, quality=quality, regime=regime, dynamic=dynamic
             )
-            value, action = acted.result()
+            value, action = self.act(decision, seen.latents, signal=signal)
             return Prediction(
                 latents=seen.latents,
                 reconstruction_error=seen.error,
@@ -187,10 +202,17 @@ class Predictor:
         windows = np.ascontiguousarray(windows, dtype=np.float32)
         with self._lock:
             embedder = self._open(self._embedder)
+            if len(decision) < FEWEST_BESIDE:
+                latents, error = embedder.run(windows)
+                return Seen(latents, error, self._features.run(decision), self._liquidity.run(windows, decision))
             reach = self._pool.submit(self._liquidity.run, windows, decision)
-            features = self._pool.submit(self._features.run, decision)
-            latents, error = embedder.run(windows)
-            return Seen(latents, error, features.result(), reach.result())
+            try:
+                latents, error = embedder.run(windows)
+                features = self._features.run(decision)
+            finally:
+                # Whatever happened here, its buffers must be free before anybody asks again.
+                wait([reach])
+            return Seen(latents, error, features, reach.result())
 
     @property
     def quantiles(self) -> tuple[float, ...]:
@@ -218,10 +240,12 @@ class Predictor:
         if position is None:
             position = np.zeros((len(decision), len(POSITION_NAMES)), dtype=np.float32)
         mask = action_mask(position[:, 0])
-        if not self._policy.served and signal is None:
-            nothing = np.full((len(decision), len(ACTIONS)), np.nan, dtype=np.float32)
-            return nothing, np.full(len(decision), NO_ACTION, dtype=np.int64)
-        values, action = self._policy.run(state_matrix(decision, latents, position), mask, signal)
+        with self._lock:
+            self._open(self._embedder)
+            if not self._policy.served and signal is None:
+                nothing = np.full((len(decision), len(ACTIONS)), np.nan, dtype=np.float32)
+                return nothing, np.full(len(decision), NO_ACTION, dtype=np.int64)
+            values, action = self._policy.run(state_matrix(decision, latents, position), mask, signal)
         return np.where(mask, values, np.float32(np.nan)), action
 
     def score(
@@ -251,7 +275,7 @@ class Predictor:
                 reach=seen.reach,
                 dynamic=self._dynamic_columns(decision, regime, dynamic, len(scorer.parameters.dynamic)),
             )
-            return scorer.run(given)
+            return scorer.run(given, self._pool)
 
     def _dynamic_columns(
         self, decision: Float32, regime: NDArray[np.int8] | None, dynamic: bool, wanted: int
@@ -310,6 +334,21 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def in_fp32(manifest: Manifest) -> Manifest:
+    """The manifest with the fp32 file of every network that it serves as INT8; as it is where none passed its parity.
+
+    The models that read a network were trained on the outputs of its INT8 file. What that changes is bounded by the
+    parity that both files have passed; a bundle that was trained with `ENABLE_QUANTIZATION=false` has no such seam.
+    """
+    parts = {}
+    for name, part in manifest.components.items():
+        whole = part.formats.get(FP32)
+        if part.format == INT8 and whole is not None and whole.passed and whole.file in part.files:
+            part = msgspec.structs.replace(part, served=whole.file, format=FP32)
+        parts[name] = part
+    return msgspec.structs.replace(manifest, components=parts)
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -101,7 +101,10 @@ def _scale_of(tensor: dict[str, Any]) -> _Int8Scale | None:
 
 
 class OnnxSession:
-    """An ONNX classifier with one float32 input `[rows, columns]`; the probability of class 1."""
+    """An ONNX classifier with one float32 input `[rows, columns]`; the probability of class 1.
+
+    Calls may run side by side: each is run in its caller's thread, with buffers of its own.
+    """
 
     def __init__(self, path: Path) -> None:
         import onnxruntime

@@ -7,6 +7,7 @@ it raises. No stage is safe for concurrent calls of its own: buffers are reused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,9 @@ from models_registry.win_inputs import Candidates, columns, fill_matrix
 
 Float32 = NDArray[np.float32]
 T = TypeVar("T")
+
+FEWEST_BESIDE = 64
+"""Rows from which on it pays to hand a part to another thread: below, waking that takes longer than the part."""
 
 
 class Embedder:
@@ -97,8 +101,8 @@ class Scorer:
                     raise BundleRejected(folder, f"{WIN} aligns {group}, but its centre is missing or of another size")
             self._buffer = np.empty((256, width), dtype=np.float32)
 
-    def run(self, given: Candidates) -> Float32:
-        """Calibrated probabilities `[m]` of the candidates."""
+    def run(self, given: Candidates, beside: Executor | None = None) -> Float32:
+        """Calibrated probabilities `[m]` of the candidates; half of many are run in `beside`, if that is given."""
         if given.decision.shape[1] != self._width:
             raise InputRejected(
                 f"decision rows have {given.decision.shape[1]} columns, the bundle's have {self._width}"
@@ -111,7 +115,16 @@ class Scorer:
             self._buffer = np.empty((2 * count, self._buffer.shape[1]), dtype=np.float32)
         rows = self._buffer[:count]
         fill_matrix(rows, self.parameters.inputs, given, self._centre)
-        return self.parameters.calibration.apply(self._session.run(rows)).astype(np.float32)
+        if beside is None or count < 2 * FEWEST_BESIDE:
+            found = self._session.run(rows)
+        else:
+            half = beside.submit(self._session.run, rows[count // 2 :])
+            try:
+                first = self._session.run(rows[: count // 2])
+            finally:
+                wait([half])  # it reads the buffer
+            found = np.concatenate([first, half.result()])
+        return self.parameters.calibration.apply(found).astype(np.float32)
 
 
 def liquidity_predictor(folder: Path, component: Component, names: Sequence[str]) -> LiquidityPredictor:

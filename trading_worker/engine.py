@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.barriers import POSITION, CostModel
-from features.decision import DecisionState
+from features.decision import DecisionState, DecisionWave
 from features.errors import StateMismatch
 from market.bars import BAR, MINUTE_MS, Bars
 from models_registry.terms import cost_model
@@ -73,6 +73,8 @@ class Engine:
         self._note_last_times()
         self._owed: dict[tuple[int, int], float] = {}
         self._hours = HourOpens(len(self.symbols))
+        self.last_decision: DecisionWave | None = None
+        """The last decision wave that this engine has seen with the features in force; nobody may change it."""
         self.seen: dict[str, NDArray[np.float32]] = {}
         """What the models saw of each signal of the last wave, by position; see `sight`."""
 
@@ -123,6 +125,7 @@ class Engine:
         )
         decided, self.seen = Decided(), {}
         if decision is not None:
+            self.last_decision = decision
             counts = self.positions.open_count
             decided = decide(decision, self.state.spec, self.symbols, self.predictor, self.settings, counts)
             for signal, line in zip(decided.signals, decided.lines, strict=True):
@@ -249,6 +252,8 @@ class Engine:
             warmed=state is not None,
         )
         self.positions.costs = self._costs(predictor)
+        if state is not None:
+            self.last_decision = None
         self.predictor, self.state = predictor, new
         return self._count([event])
 
@@ -305,7 +310,7 @@ class Engine:
         self.time_ms = about.time_ms
         self._owed = {(row, time_ms): rate for row, time_ms, rate in about.owed}
         self.counters = Counter(about.counters)
-        self.seen = {}
+        self.last_decision, self.seen = None, {}
 
 
 def _check_fits(predictor: PredictorLike, state: DecisionState, symbols: tuple[str, ...]) -> None:

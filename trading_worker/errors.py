@@ -96,6 +96,15 @@ class SwapRefused(WorkerError):
         self.reason = reason
 
 
+class NothingToAsk(WorkerError):
+    """A symbol that nothing can be asked about just now: ask again after the next wave."""
+
+    def __init__(self, symbol: str, reason: str) -> None:
+        self.symbol = symbol
+        self.reason = reason
+        super().__init__(f"nothing can be said of {symbol}: {reason}")
+
+
 class JournalError(WorkerError):
     """Base of the journal's errors."""
 

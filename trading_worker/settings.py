@@ -79,8 +79,6 @@ class EngineSettings:
 
 RESERVED: dict[str, str] = {
     "TRADING_ENABLED": "false",
-    "ENABLE_QUANTIZATION": "true",
-    "ENABLE_BATCH_PREDICTION": "true",
     "TIMEFRAMES": "5m,15m,1h",
 }
 """Names with one behaviour so far: another value than this one is refused, since it would silently do nothing."""
@@ -122,6 +120,14 @@ class WorkerSettings(BaseSettings):
         True,
         "true or false",
         "false computes every row anew from its window: the same to 1e-4, a hundred times slower",
+    )
+    enable_quantization: bool = _about(
+        True,
+        "true or false",
+        "false runs the bundle's networks as fp32; best trained with false too",
+    )
+    enable_batch_prediction: bool = _about(
+        True, "true or false", "single questions wait up to 100 ms for company of up to 32; false asks one by one"
     )
     enable_market_regime_prediction: bool = _about(
         False, "true or false", "take the regime from the bundle's forecast; without it, from ADX and Bollinger width"

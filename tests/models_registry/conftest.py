@@ -16,7 +16,7 @@ from models_registry.structure_autoencoder import AutoencoderConfig
 from models_registry.training_config import TrainingConfig
 from models_registry.training_set import TrainingSet
 from models_registry.win_classifier import WinConfig
-from tests.models_registry import planted
+from tests.models_registry import made_five, planted
 
 SMALL = TrainingConfig(
     autoencoder=AutoencoderConfig(epochs=4, most_windows=2000, batch=128),
@@ -37,3 +37,9 @@ def planted_set() -> TrainingSet:
 def trained(planted_set: TrainingSet, tmp_path_factory: pytest.TempPathFactory) -> TrainedBundle:
     """Read only: tests that change files copy the folder first."""
     return train_bundle(planted_set, SMALL, tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def five(planted_set: TrainingSet, trained: TrainedBundle, tmp_path_factory: pytest.TempPathFactory) -> TrainedBundle:
+    """All five models served; read only, like `trained`."""
+    return made_five.five_models(planted_set, trained, SMALL, tmp_path_factory.mktemp("five"))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.reach import Reach
 from models_registry.assembling import TrainedBundle
 from models_registry.errors import InputRejected
 from models_registry.front import Answer, FrontClosed, PredictionFront, Question
@@ -42,16 +43,30 @@ class Recorded:
         self.free = threading.Event()
         self.free.set()
 
-    def predict(self, decision, windows, index, direction, *, kind=None, quality=None):  # type: ignore[no-untyped-def]
+    def predict(self, decision, windows, index, direction, **about):  # type: ignore[no-untyped-def]
         self.free.wait(30)
         self.sizes.append(len(decision))
         self.threads.add(threading.get_ident())
         if np.isnan(decision[:, 0]).any():
             raise RuntimeError(f"cannot stand {decision[:, 0]}")
+        self.about = about
         error = np.zeros(len(decision), np.float32)
-        names = ("latents", "reconstruction_error", "features", "reach", "action", "action_value")
-        answer = dict.fromkeys(names, error)
-        return Prediction(**answer, unlike=error > 0, win_probability=decision[:, 0] * direction)
+        reach = Reach((0.5,), error[:, None] + 1, error[:, None] + 2)
+        return Prediction(
+            latents=error,
+            reconstruction_error=error,
+            unlike=error > 0,
+            win_probability=decision[:, 0] * direction,
+            features=error,
+            reach=reach,
+            action=np.ones(len(decision), np.int64),
+            action_value=decision[:, :2],
+        )
+
+
+def answer(probability: float, *values: float) -> Answer:
+    """What `Recorded` says."""
+    return Answer(probability, 0.0, False, 1, values, (1.0,), (2.0,))
 
 
 def small(value: float, direction: int = 1) -> Question:
@@ -117,10 +132,23 @@ async def test_who_asks_what_cannot_be_answered_gets_the_error_and_nobody_else()
     async with PredictionFront(runtime, most_wait_s=WAIT_S) as front:
         asked = [small(1), small(float("nan")), other, small(2, -1)]
         found = await asyncio.gather(*(front.predict(each) for each in asked), return_exceptions=True)
-    assert found[0] == Answer(1.0, 0.0, False)
+    assert found[0] == answer(1.0, 1.0, 0.0)
     assert isinstance(found[1], RuntimeError)
-    assert found[2] == Answer(0.0, 0.0, False)  # of another shape: alone, this runtime takes it
-    assert found[3] == Answer(-2.0, 0.0, False)
+    assert found[2] == answer(0.0, 0.0, 0.0)  # of another shape: alone, this runtime takes it
+    assert found[3] == answer(-2.0, 2.0, 0.0)
+
+
+async def test_how_dynamic_features_are_asked_for_is_passed_on_and_divides_a_batch() -> None:
+    runtime = Recorded()
+    async with PredictionFront(runtime, most_wait_s=WAIT_S) as front:
+        same = [replace(small(i), regime=2, dynamic=False) for i in range(3)]
+        await asyncio.gather(*(front.predict(each) for each in same))
+        assert runtime.sizes == [3]
+        assert runtime.about["regime"].tolist() == [2, 2, 2]
+        assert runtime.about["dynamic"] is False
+        await asyncio.gather(front.predict(same[0]), front.predict(small(1)))
+    assert runtime.sizes == [3, 1, 1]
+    assert runtime.about["regime"] is None
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_others_their_answers() -> None:
@@ -177,14 +205,14 @@ async def test_the_loop_goes_on_while_a_batch_is_predicted() -> None:
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(40)), most_rows=st.integers(1, 33))
 def test_an_answer_is_the_same_bits_whoever_it_was_asked_with(
-    order: list[int], most_rows: int, trained: TrainedBundle, planted_set: TrainingSet
+    order: list[int], most_rows: int, five: TrainedBundle, planted_set: TrainingSet
 ) -> None:
     async def ask(predictor: Predictor) -> dict[int, Answer]:
         async with PredictionFront(predictor, most_rows=most_rows) as front:
             found = await asyncio.gather(*(front.predict(question(planted_set, index)) for index in order))
         return dict(zip(order, found, strict=True))
 
-    with Predictor.load(trained.folder) as predictor:
+    with Predictor.load(five.folder) as predictor:
         index = np.arange(40)
         whole = predictor.predict(
             planted_set.decision[:40],
@@ -197,6 +225,11 @@ def test_an_answer_is_the_same_bits_whoever_it_was_asked_with(
         found = asyncio.run(ask(predictor))
     assert [found[row].win_probability for row in range(40)] == whole.win_probability.tolist()
     assert [found[row].reconstruction_error for row in range(40)] == whole.reconstruction_error.tolist()
+    assert [found[row].action for row in range(40)] == whole.action.tolist()
+    assert [list(found[row].reach_below) for row in range(40)] == whole.reach.below.tolist()
+    assert [list(found[row].reach_above) for row in range(40)] == whole.reach.above.tolist()
+    values = np.array([found[row].action_value for row in range(40)], np.float32)
+    assert np.array_equal(values, whole.action_value, equal_nan=True)
 
 
 async def test_a_row_that_does_not_fit_the_bundle_is_refused_alone(

@@ -125,11 +125,15 @@ class BundleCache:
                 self.discard(old)
 
 
-def load_bundle(version: str, folder: Path, specs: Mapping[str, DecisionSpec], source: str) -> Loaded:
+def load_bundle(
+    version: str, folder: Path, specs: Mapping[str, DecisionSpec], source: str, *, quantised: bool = True
+) -> Loaded:
     """Verify the bundle in `folder`, load it, and let it predict once what this worker will ask it; blocking.
 
     Raises `BundleRejected` with the reason, and nothing else. `specs` holds the decision specifications that this
-    worker can compute.
+    worker can compute. It is verified as it was promoted, by its golden outputs. Not `quantised`
+    (`ENABLE_QUANTIZATION`), the networks' fp32 files run then, which are pinned by their sha256 and have passed their
+    own parity.
     """
     from models_registry.bundle import verify
     from models_registry.runtime import Predictor, read_manifest
@@ -140,7 +144,7 @@ def load_bundle(version: str, folder: Path, specs: Mapping[str, DecisionSpec], s
     if spec is None:
         raise BundleRejected(folder, f"it needs DecisionSpec {pinned}; this worker computes {', '.join(specs)}")
     verify(folder, spec)
-    predictor = Predictor.load(folder)
+    predictor = Predictor.load(folder, quantised=quantised)
     _try_out(folder, predictor, spec)
     return Loaded(version, predictor, spec, source, perf_counter() - began)
 

@@ -260,6 +260,7 @@ class Conductor:
         board = self._board
         board.bundle, board.bundle_name, board.bundle_from = loaded.version, loaded.name, loaded.source
         board.decision_spec = loaded.spec.id
+        board.models = dict(loaded.predictor.formats)
         board.fallbacks = optional_modules.fallbacks(loaded.predictor, self.engine.settings)
         board.modules = dict(optional_modules.in_use(loaded.predictor, self.engine.settings))
 

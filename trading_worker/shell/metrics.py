@@ -91,7 +91,8 @@ class Board:
     Waves, bars absent and late, signals and outcomes are counted from the journal, through restarts, and reach back to
     `since_ms`; all else is counted since the process began. What makes a wave missed is said in `tally`.
     `waiting` holds, per part of the worker, why it is not ready; the worker is ready when it is empty.
-    `modules` says of each optional module whether it is off, in force or on its fallback.
+    `models` says of each model in which format it runs, or why its plain version stands in; `modules` of each optional
+    module whether it is off, in force or on its fallback.
     """
 
     worker: str
@@ -105,6 +106,7 @@ class Board:
     bundle_name: str = ""
     bundle_from: str = ""
     decision_spec: str = ""
+    models: dict[str, str] = field(default_factory=dict)
     fallbacks: dict[str, str] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
     venue_ms: int = 0

@@ -97,8 +97,13 @@ def _bundle(board: Board) -> str:
         ("decision spec", board.decision_spec or "-"),
         *((f"{name} runs as its fallback", reason) for name, reason in board.fallbacks.items()),
     ]
+    models = [(name.replace("_", " "), runs) for name, runs in board.models.items()]
     modules = [(name.replace("_", " "), stands) for name, stands in board.modules.items()]
-    return _section("Bundle", _table(("", ""), rows)) + _section("Optional modules", _table(("", ""), modules))
+    return (
+        _section("Bundle", _table(("", ""), rows))
+        + _section("Models", _table(("", "runs as"), models))
+        + _section("Optional modules", _table(("", ""), modules))
+    )
 
 
 def _positions(board: Board) -> str:

@@ -1,7 +1,8 @@
-"""The worker's HTTP pages on loopback: `/healthz`, `/readyz`, `/metrics`, `/status.json` and `/`."""
+"""The worker's HTTP pages on loopback: `/healthz`, `/readyz`, `/metrics`, `/status.json`, `/predict` and `/`."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from models_registry.front import FrontClosed
+from trading_worker.errors import NothingToAsk
+from trading_worker.shell.consultation import UnknownSymbol
 from trading_worker.shell.metrics import Board, Samples, registry_for
 from trading_worker.shell.page import render
 
@@ -42,9 +46,19 @@ def as_json(board: Board) -> dict[str, Any]:
 
 
 class StatusServer:
-    """Serves the board. `port` 0 takes a free one; `url` is known after `start`."""
+    """Serves the board. `port` 0 takes a free one; `url` is known after `start`.
 
-    def __init__(self, board: Board, port: int, host: str = "127.0.0.1") -> None:
+    `about` answers what the bundle says of a symbol (`Consultation.about`); without it nobody does.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        port: int,
+        host: str = "127.0.0.1",
+        about: Callable[[str], Awaitable[dict[str, Any]]] | None = None,
+    ) -> None:
+        self._about = about
         self._board = board
         self._registry: CollectorRegistry = registry_for(board)
         self._host, self._port = host, port
@@ -61,6 +75,7 @@ class StatusServer:
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/status.json", self._json),
+                web.get("/predict", self._predict),
             ]
         )
         app.on_response_prepare.append(_add_headers)
@@ -92,6 +107,21 @@ class StatusServer:
 
     async def _json(self, _: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(as_json(self._board)), content_type="application/json")
+
+    async def _predict(self, request: web.Request) -> web.Response:
+        """404 for a symbol that is not followed, 503 with the reason while nothing can be said of it."""
+        symbol = request.query.get("symbol", "")
+        if not symbol:
+            return web.json_response({"reason": "name a symbol: /predict?symbol=BTCUSDT"}, status=400)
+        try:
+            if self._about is None:
+                raise NothingToAsk(symbol, "no bundle is asked here")
+            found = await self._about(symbol)
+        except UnknownSymbol as error:
+            return web.json_response({"reason": str(error)}, status=404)
+        except (NothingToAsk, FrontClosed) as error:
+            return web.json_response({"reason": str(error)}, status=503)
+        return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -7,8 +7,10 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from functools import partial
 from random import Random
+from typing import Any
 
 import aiohttp
 
@@ -20,11 +22,13 @@ from market.errors import MarketError, utc
 from market.lake import Lake
 from models_registry.mlflow_rest import MlflowRest
 from trading_worker import journal as journals
+from trading_worker.errors import NothingToAsk
 from trading_worker.events import AnyEvent, BundleRefused
 from trading_worker.journal import Journal
 from trading_worker.settings import WorkerSettings
-from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
+from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded, load_bundle
 from trading_worker.shell.conductor import Conductor
+from trading_worker.shell.consultation import Consultation
 from trading_worker.shell.feed import Feed
 from trading_worker.shell.intake import Intake
 from trading_worker.shell.keeping import StateKeeper
@@ -99,6 +103,7 @@ class Worker:
         self._cache = BundleCache(settings.state_dir / "bundles")
         self._version = ""
         self._conductor: Conductor | None = None
+        self._consultation: Consultation | None = None
         self._publisher: Publisher | None = None
         self._lock = asyncio.Lock()
         self._messages = 0
@@ -116,7 +121,7 @@ class Worker:
     async def run(self) -> None:
         """Start, then work until cancelled."""
         board, settings = self._board, self._settings
-        server = StatusServer(board, settings.port, settings.host)
+        server = StatusServer(board, settings.port, settings.host, self._about)
         await server.start()
         self._stack.push_async_callback(server.stop)
         log.info("status page at %s", server.url)
@@ -145,12 +150,16 @@ class Worker:
             interval_s=settings.bundle_poll_s,
             refuse=self._refuse,
             say=self._say_registry,
+            load=partial(load_bundle, quantised=settings.enable_quantization),
         )
         champion = await self._watcher.first()
         board.waiting.pop("bundle", None)
         log.info("bundle %s (%s) from the %s", champion.version, champion.name, champion.source)
         intake = await self._launch(journal, champion)
-        symbols = self._running().engine.symbols
+        engine = self._running().engine
+        self._consultation = Consultation(engine, batched=settings.enable_batch_prediction)
+        self._stack.push_async_callback(self._consultation.aclose)
+        symbols = engine.symbols
         feed = Feed(
             settings.binance_ws_url,
             symbols,
@@ -245,7 +254,7 @@ class Worker:
     async def _swap(self, loaded: Loaded) -> None:
         conductor = self._running()
         if loaded.spec.id == conductor.engine.decision_spec:
-            async with self._lock:
+            async with self._lock, self._asked_anew():
                 conductor.swap(loaded, None)
             return
         async with self._lock:
@@ -261,11 +270,21 @@ class Worker:
                 fetch,
                 incremental=self._settings.enable_incremental_cache,
             )
-            async with self._lock:
+            async with self._lock, self._asked_anew():
                 conductor.bring_up(warmed.state)
                 conductor.swap(loaded, warmed.state)
         finally:
             conductor.keep_waves(False)
+
+    def _asked_anew(self) -> AbstractAsyncContextManager[None]:
+        """For the time of a swap: who waits for an answer of the bundle before is asked of the one in force after."""
+        return nullcontext() if self._consultation is None else self._consultation.swapped()
+
+    async def _about(self, symbol: str) -> dict[str, Any]:
+        """What the bundle says of `symbol`; `NothingToAsk` before there is an engine."""
+        if self._consultation is None:
+            raise NothingToAsk(symbol, "the worker is starting")
+        return await self._consultation.about(symbol)
 
     def _use(self, loaded: Loaded) -> None:
         """Note which bundle is in force. The one before stays in the cache too: the newest snapshots name it."""
