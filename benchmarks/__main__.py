@@ -1,9 +1,9 @@
-"""`python -m benchmarks [NAME …]`: run all benchmarks, or those named. `learners`, which takes long, runs by itself."""
+"""`python -m benchmarks [NAME …]`: run all benchmarks but the long ones, or those named. `learners` runs by itself."""
 
 import importlib
 import sys
 
-from benchmarks.report import show
+from benchmarks import report
 
 NAMES = (
     "feature_history",
@@ -11,6 +11,8 @@ NAMES = (
     "incremental_cache",
     "features_asset",
     "inference",
+    "front",
+    "memory",
     "dynamic_features",
     "journal_commit",
     "state_store",
@@ -18,23 +20,27 @@ NAMES = (
     "bundle_swap",
     "kline_messages",
     "archive_ingest",
-    "demo_stages",
 )
-
+LONG = ("demo_stages",)
+"""Only by name."""
 
 ALONE = "learners"
-"""It has arguments of its own and prints tables of its own."""
+"""It takes long, has arguments of its own and prints tables of its own."""
 
 
 def main(names: list[str]) -> None:
-    """Run the named benchmarks and print one table."""
+    """Run the named benchmarks and print one table; and the reference's claims, when what they need was run."""
     if names[:1] == [ALONE]:
         importlib.import_module(f"benchmarks.{ALONE}").main(names[1:])
         return
-    unknown = set(names) - set(NAMES)
+    unknown = set(names) - {*NAMES, *LONG}
     if unknown:
-        raise SystemExit(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    show([row for name in names or NAMES for row in importlib.import_module(f"benchmarks.{name}").run()])
+        raise SystemExit(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join((*NAMES, *LONG))}")
+    rows = {name: importlib.import_module(f"benchmarks.{name}").run() for name in names or NAMES}
+    report.show([row for found in rows.values() for row in found])
+    claims = importlib.import_module("benchmarks.reference_claims")
+    if set(claims.SOURCES) <= rows.keys():
+        claims.show(rows)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,13 @@ def alternately(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict
     return taken
 
 
-def milliseconds(seconds: np.ndarray) -> float:
-    """The median."""
+def fastest_ms(seconds: np.ndarray) -> float:
+    """The fastest of some calls, in milliseconds: what it takes when nothing else wants the cores."""
+    return float(np.min(seconds)) * 1e3
+
+
+def median_ms(seconds: np.ndarray) -> float:
+    """The median, in milliseconds."""
     return float(np.median(seconds)) * 1e3
 
 
