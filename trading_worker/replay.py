@@ -241,6 +241,7 @@ def replay_command(
     end_ms: int | None = None,
     symbols: Sequence[str] = (),
     settings: EngineSettings | None = None,
+    quantised: bool = True,
     journal: Path | None = None,
     progress: Progress | None = None,
 ) -> ReplayResult:
@@ -257,6 +258,8 @@ def replay_command(
         replayed for `UNBOUNDED_DAYS`.
     symbols
         Which symbols, in this order; none means all of them.
+    quantised
+        False runs the fp32 files of the bundle's networks, as a worker with `ENABLE_QUANTIZATION=false` does.
     journal
         A folder to write the events to, as a worker named `replay`.
 
@@ -272,7 +275,7 @@ def replay_command(
         predictor = plain_predictor()
     else:
         verify(bundle, DECISION_SPEC)
-        predictor = Predictor.load(bundle)
+        predictor = Predictor.load(bundle, quantised=quantised)
     with predictor:
         if journal is None:
             return replay(bars, funding, predictor, settings, start_ms=start_ms, end_ms=end_ms, progress=progress)

@@ -23,6 +23,7 @@ def run_replay(
     as_json: bool,
 ) -> None:
     """Replay, then print the digest and what became of the signals. Strategy and limits come from the environment."""
+    environment = load()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("replay", total=None)
         result = replay_command(
@@ -31,7 +32,8 @@ def run_replay(
             start_ms=start_ms,
             end_ms=end_ms,
             symbols=symbols,
-            settings=load().engine(),
+            settings=environment.engine(),
+            quantised=environment.enable_quantization,
             journal=journal,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -55,12 +55,12 @@ class Consultation:
     async def about(self, symbol: str) -> dict[str, Any]:
         """What the bundle in force says of `symbol`, as plain JSON values.
 
-        Raises `UnknownSymbol`, `NothingToAsk` where there is no row to decide on, and `FrontClosed` when the worker
+        Raises `NotFollowed`, `NothingToAsk` where there is no row to decide on, and `FrontClosed` when the worker
         ends.
         """
         row = self._rows.get(symbol)
         if row is None:
-            raise UnknownSymbol(symbol)
+            raise NotFollowed(symbol)
         while True:
             front = await self._opened()
             engine, predictor = self._engine, self._predictor
@@ -116,7 +116,7 @@ class Consultation:
             self.batches += front.batches
 
 
-class UnknownSymbol(LookupError):
+class NotFollowed(LookupError):
     """A symbol that this worker does not follow."""
 
     def __init__(self, symbol: str) -> None:

@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from models_registry.front import FrontClosed
 from trading_worker.errors import NothingToAsk
-from trading_worker.shell.consultation import UnknownSymbol
+from trading_worker.shell.consultation import NotFollowed
 from trading_worker.shell.metrics import Board, Samples, registry_for
 from trading_worker.shell.page import render
 
@@ -117,7 +117,7 @@ class StatusServer:
             if self._about is None:
                 raise NothingToAsk(symbol, "no bundle is asked here")
             found = await self._about(symbol)
-        except UnknownSymbol as error:
+        except NotFollowed as error:
             return web.json_response({"reason": str(error)}, status=404)
         except (NothingToAsk, FrontClosed) as error:
             return web.json_response({"reason": str(error)}, status=503)

@@ -21,7 +21,7 @@ from trading_worker.engine import Engine
 from trading_worker.errors import NothingToAsk
 from trading_worker.events import Signal
 from trading_worker.settings import load
-from trading_worker.shell.consultation import Consultation, UnknownSymbol
+from trading_worker.shell.consultation import Consultation, NotFollowed
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.status import StatusServer
 
@@ -139,7 +139,7 @@ async def test_what_cannot_be_asked_is_told(folders: tuple[Path, Path]) -> None:
         consultation = Consultation(engine, batched=True)
         with pytest.raises(NothingToAsk, match="no decision wave"):
             await consultation.about(engine.symbols[0])
-        with pytest.raises(UnknownSymbol, match="'NONE'"):
+        with pytest.raises(NotFollowed, match="'NONE'"):
             await consultation.about("NONE")
         cold = Consultation(Engine(engine.symbols, predictor, EAGER), batched=True)
         for wave in live_waves(120)[:10]:
