@@ -13,6 +13,7 @@ NAMES = (
     "inference",
     "front",
     "memory",
+    "quantisation",
     "dynamic_features",
     "journal_commit",
     "state_store",
