@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.report import Row
-from benchmarks.small_bundle import MOST_WINDOWS, SETTINGS, small_market, training_rows
+from benchmarks.small_bundle import SETTINGS, small_market, training_rows
 from models_registry import feature_network_runtime, liquidity_network, liquidity_predictor, structure_autoencoder
 from models_registry.component_folder import load_component
 from models_registry.convert import FP32, INT8
@@ -81,7 +81,7 @@ def networks(folder: Path, seed: int = 3) -> list[Network]:
     found = Opportunities.of(history, market.bars, market.funding, SETTINGS.plan(), SETTINGS.costs(), most=4000)
     config = TrainingConfig(
         seed=seed,
-        autoencoder=AutoencoderConfig(epochs=3, most_windows=MOST_WINDOWS),
+        autoencoder=AutoencoderConfig(epochs=3, most_windows=6_000),
         feature_network=NetworkConfig(epochs=2, folds=2),
         liquidity=LiquidityConfig(epochs=2, folds=2, most_rows=2000),
         dqn=DqnConfig(learner=LearnerConfig(passes=2)),
