@@ -105,6 +105,34 @@ def replay(
     run_replay(klines, bundle, _utc_ms(start), _utc_ms(end), chosen, journal, as_json)
 
 
+@app.command()
+def history(
+    start: Annotated[datetime, typer.Option(help="UTC, the first day")],
+    end: Annotated[datetime, typer.Option(help="UTC, exclusive")],
+    symbols: Annotated[str, typer.Option(help="comma-separated; none: the most traded of each day")] = "",
+    top: Annotated[int, typer.Option(min=1, max=1000, help="how many are followed on each day")] = 200,
+    archive: Annotated[str, typer.Option(help="the exchange's archive, or a folder that mirrors it")] = (
+        "https://data.binance.vision"
+    ),
+    rest: Annotated[str, typer.Option(help="has what the archive lacks; empty: nobody is asked")] = (
+        "https://fapi.binance.com"
+    ),
+    lake: Annotated[str, typer.Option(help="where it goes: a path, file:// or s3://")] = "./.perpforge/lake",
+    again: Annotated[bool, typer.Option("--again", help="replace days that are done")] = False,
+) -> None:
+    """Bring the exchange's archive into the lake: universe, klines, gaps and fundings. It can be interrupted."""
+    from market.errors import MarketError
+    from perpforge.commands.history import HistoryPlan, run_history
+
+    chosen = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    since, until = (int(time.replace(tzinfo=UTC).timestamp() * 1000) for time in (start, end))
+    try:
+        code = run_history(HistoryPlan(lake, archive, rest, since, until, chosen, top, again))
+    except MarketError as error:
+        raise typer.BadParameter(str(error)) from error
+    raise typer.Exit(code)
+
+
 def _utc_ms(time: datetime | None) -> int | None:
     return None if time is None else int(time.replace(tzinfo=UTC).timestamp() * 1000)
 
