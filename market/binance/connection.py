@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from market.binance.errors import BinanceError
+from market.binance.errors import BinanceError, LocationRefused
 
 MAX_MESSAGE_BYTES = 1 << 20
 CLOSE_TIMEOUT_S = 1.0
@@ -205,6 +205,8 @@ class StreamConnection:
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
             )
         except (BinanceError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            if isinstance(error, aiohttp.WSServerHandshakeError) and error.status == 451:
+                return f"cannot connect: {LocationRefused('451')}"
             # The error's text may hold the address, and that a key.
             return f"cannot connect: {type(error).__name__}"
         return _Line(socket)

@@ -181,7 +181,8 @@ class BinanceArchive:
             return None
         local = self._mirror / _ROOT / path
         check = local.with_name(f"{local.name}.CHECKSUM")
-        if local.is_file():
+        # A download without its checksum beside it was not kept by this program as it is, and is made again.
+        if local.is_file() and (check.is_file() or not self._remote):
             content = local.read_bytes()
             _verify(local, content, check.read_text() if check.is_file() else "")
             return content

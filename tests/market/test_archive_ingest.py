@@ -267,6 +267,12 @@ def test_downloads_are_tried_again_kept_and_not_repeated(tmp_path: Path, served:
     ArchiveIngest(lake, again).run(SYMBOLS, START, END, again=True)
     assert [path for path in Handler.asked[before:] if "CHECKSUM" in path] == []
     assert all("ETHUSDT-1m-2026-02.zip" in path for path in Handler.asked[before:]), "what is missing is asked again"
+    kept = tmp_path / "cache/data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-01.zip"
+    kept.with_name(f"{kept.name}.CHECKSUM").unlink()
+    kept.write_bytes(b"interrupted")
+    found = BinanceArchive(served, SYMBOLS, tmp_path / "cache").read("BTCUSDT", "2026-01")
+    assert found is not None
+    same(found, part(bars["BTCUSDT"], 0, 3))
 
 
 def test_an_archive_that_stays_down_is_told(tmp_path: Path, served: str) -> None:

@@ -356,6 +356,7 @@ def test_whatever_happens_each_bar_is_there_once_and_in_order(
     assert all(close == 100.0 + minute for _, minute, close, _ in line.desk.bars)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e4), min_size=1), st.floats(0.01, 1.0))
 def test_quantiles_of_delays_are_near(values: list[float], share: float) -> None:
     delays = Delays()

@@ -132,6 +132,8 @@ async def test_a_venue_that_cannot_be_reached_is_tried_again() -> None:
         venue.refuse = True
         async with running(venue, "A") as (stream, desk, _):
             await soon(lambda: stream.dropped["cannot connect: WSServerHandshakeError"] >= 3)
+            venue.refusal = 451
+            await soon(lambda: any("Singapore" in cause for cause in stream.dropped))
             venue.refuse = False
             await venue.until(lambda: venue.sockets)
             await venue.say("A", 0)

@@ -6,7 +6,7 @@ import asyncio
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.binance.clock import DRIFT, FRESH_MS, SAMPLES, Sample, ServerClock, estimate
@@ -38,6 +38,7 @@ class Wire:
 delays = st.lists(st.tuples(st.floats(0, 3000), st.floats(0, 3000)), min_size=1, max_size=7)
 
 
+@settings(deadline=None)
 @given(st.floats(-1e9, 1e12), delays)
 async def test_the_truth_lies_within_the_error_that_is_told(offset: float, wire: list[tuple[float, float]]) -> None:
     venue = Wire(offset, wire)

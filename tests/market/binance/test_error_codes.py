@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.binance import errors
@@ -120,6 +120,7 @@ def test_a_refused_location_names_regions_that_work() -> None:
     assert "Singapore" in str(error)
 
 
+@settings(deadline=None)
 @given(
     st.integers(300, 599),
     st.one_of(st.binary(max_size=60), st.integers(-6000, 0).map(lambda code: json.dumps({"code": code}).encode())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.binance.errors import (
@@ -44,6 +44,7 @@ directions = st.sampled_from(list(Direction))
 helds = st.sampled_from([None, *PositionSide])
 
 
+@settings(deadline=None)
 @given(directions, helds, st.sampled_from(list(Mode)), st.sampled_from(list(AlgoType)), st.booleans())
 def test_no_order_contradicts_itself(
     direction: Direction, held_as: PositionSide | None, mode: Mode, kind: AlgoType, whole: bool

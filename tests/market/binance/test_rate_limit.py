@@ -66,7 +66,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(steps)
 def test_never_over_the_limit_whenever_requests_arrive(plan: list[tuple[int, int, float, float, float, bool]]) -> None:
     clock, limit = Time(), 100

@@ -221,6 +221,7 @@ def test_leverage_on_the_recorded_brackets(brackets: Brackets) -> None:
     assert brackets.maintenance_margin("NOSUCH", D(1)) is None
 
 
+@settings(deadline=None)
 @given(st.integers(-5, 400), st.decimals("-1e10", "1e10", places=2))
 def test_leverage_is_never_more_than_allowed(brackets: Brackets, wanted: int, notional: Decimal) -> None:
     for symbol in ("BTCUSDT", "0GUSDT", "ETHUSDT", "NOSUCH"):

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.binance.errors import KeyUnusable
@@ -75,6 +75,7 @@ values = st.one_of(
 ).filter(lambda value: not isinstance(value, str) or value.isprintable())
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, values, max_size=8), st.randoms(use_true_random=False), st.integers(0, 8), st.booleans())
 def test_what_the_server_receives_it_can_verify(
     parameters: dict[str, object], random: object, cut: int, pem: bool
