@@ -81,6 +81,23 @@ class TrainingSetUnreadable(ModelsError):
         self.reason = reason
 
 
+class TrainingConfigUnreadable(ModelsError):
+    """Recorded settings of a training that are not this version's: train by the code version that recorded them."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"cannot read the training's settings: {reason}")
+        self.reason = reason
+
+
+class DataGone(ModelsError):
+    """What a model was trained on is not in the lake: name the lake that has it. `data_hash` is of the data."""
+
+    def __init__(self, model: str, data_hash: str, path: str) -> None:
+        super().__init__(f"{model} was trained on the data {data_hash}, which the lake does not have: {path}")
+        self.model = model
+        self.data_hash = data_hash
+
+
 class ReplayUnreadable(ModelsError):
     """A stored replay buffer that is not what its format promises: learn with an empty one."""
 

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from models_registry.dynamic_selection import DynamicConfig
-from models_registry.errors import NotEnoughData
+from models_registry.errors import NotEnoughData, TrainingConfigUnreadable
 from models_registry.feature_network_fitting import NetworkConfig
 from models_registry.liquidity_predictor import LiquidityConfig
+from models_registry.manifest import AUTOENCODER, DQN, DYNAMIC, FEATURE_NETWORK, LIQUIDITY, REGIME, WIN
 from models_registry.regime_predictor import RegimeConfig
 from models_registry.strategy_dqn import DqnConfig
 from models_registry.structure_autoencoder import AutoencoderConfig
@@ -66,6 +67,47 @@ class TrainingConfig:
         plain = {name: value for name, value in asdict(self).items() if name not in named}
         return dict(msgspec.json.decode(msgspec.json.encode(plain)))
 
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> TrainingConfig:
+        """What `as_json` gave; raises `TrainingConfigUnreadable`, which names the setting, for anything else.
+
+        A setting that is not there is not filled in: its default may have been another when the bundle was trained.
+        """
+        try:
+            found = msgspec.convert(dict(plain), cls)
+        except msgspec.ValidationError as error:
+            raise TrainingConfigUnreadable(str(error)) from error
+        wanted = found.as_json()
+        for difference, names in (("unknown", _beyond(plain, wanted)), ("missing", _beyond(wanted, plain))):
+            if names:
+                raise TrainingConfigUnreadable(f"{difference}: {', '.join(names)}")
+        return found
+
+
+def _beyond(one: Mapping[str, Any], other: Mapping[str, Any], within: str = "") -> list[str]:
+    """The settings of `one` that `other` has not, by their paths."""
+    found = []
+    for name, value in one.items():
+        if name not in other:
+            found.append(f"{within}{name}")
+        elif isinstance(value, Mapping) and isinstance(other[name], Mapping):
+            found += _beyond(value, other[name], f"{within}{name}.")
+    return found
+
+
+def models_of(config: TrainingConfig) -> tuple[str, ...]:
+    """The models of the bundles that are trained by `config`, in the order in which they read each other."""
+    wanted = {
+        AUTOENCODER: True,
+        FEATURE_NETWORK: config.feature_network is not None,
+        LIQUIDITY: config.liquidity is not None,
+        REGIME: config.regime is not None,
+        DYNAMIC: config.dynamic is not None,
+        WIN: True,
+        DQN: config.dqn is not None,
+    }
+    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
 
 def split_of(rows: TrainingSet, config: TrainingConfig) -> Split:
     """The cut in time that every model of this training uses; `NotEnoughData` for an empty set."""
@@ -81,3 +123,12 @@ def split_of(rows: TrainingSet, config: TrainingConfig) -> Split:
         validation_fraction=config.validation_fraction,
         embargo_ms=config.embargo_ms,
     )
+
+
+def no_progress(stage: str, fraction: float) -> None:
+    """Says nothing."""
+
+
+def plain(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Numbers as JSON has them."""
+    return {name: float(value) for name, value in numbers.items()}
