@@ -23,6 +23,7 @@ from models_registry.feature_network_fitting import (
     Decisions,
     NetworkConfig,
     build,
+    compile_network,
     decisions_of,
     encode_parameters,
     fit_network,
@@ -235,6 +236,8 @@ def _fit(work: _Work) -> tuple[Any, Any, Fitted, _Work]:
     def part(index: NDArray[np.int64], next_part_ms: int) -> Rows:
         return keras_rows(work.inputs, work.parts.decisions, index, next_part_ms - work.embargo_ms, work.parameters)
 
+    continued = work.initial is not None
+    compile_network(network, work.config, work.config.continued_rate if continued else work.config.learning_rate)
     fitted = fit_network(
         network,
         part(work.parts.fit, work.split.validation_start_ms),

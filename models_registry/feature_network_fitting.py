@@ -16,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.splits import holdout
-from models_registry.checkpoints import FOLDER, Checkpoint, FitPlan, Fitted, Rows, fit, training_key
+from models_registry.checkpoints import (
+    FOLDER,
+    Checkpoint,
+    FitPlan,
+    Fitted,
+    Rows,
+    fit,
+    network_state,
+    restore_network,
+    training_key,
+)
 from models_registry.errors import NotEnoughData
 from models_registry.feature_network_runtime import FEATURES, HEADS, NetworkParameters, normalise, size_of
 from models_registry.keras_setup import prepare
@@ -211,8 +221,10 @@ def fit_network(
     epochs: int | None = None,
     on_epoch: Callable[[int, Fitted], None] = lambda epoch, fitted: None,
 ) -> Fitted:
-    """Fit `network`, from the checkpoint in `folder` where there is one; `more` is what else decides (weights)."""
-    compile_network(network, config, config.continued_rate if continued else config.learning_rate)
+    """Fit the compiled `network`, from the checkpoint in `folder` where there is one.
+
+    `more` is what else decides: the weights that it begins with.
+    """
     most = epochs or (config.continued_epochs if continued else config.epochs)
     plan = FitPlan(most, config.patience, config.batch, config.seed)
     parts = {"fit": rows} if validation is None else {"fit": rows, "validation": validation}
@@ -245,14 +257,18 @@ def out_of_fold(
     decisions = decisions_of(rows)
     inputs = normalise(rows.decision[decisions.first], parameters)
     found = np.empty((len(decisions), FEATURES), dtype=np.float32)
+    prepare(config.seed)
+    network, encoder = build(inputs.shape[1], config, components)
+    compile_network(network, config, config.learning_rate)
+    # One network for all blocks, set back before each: to trace its graph takes longer than to fit it to a fold.
+    untrained = network_state("untrained", network, network.optimizer)
     for number, block in enumerate(np.array_split(np.arange(len(decisions)), folds)):
         if not len(block):
             continue
         others = other_decisions(decisions, block, embargo_ms)
         if len(others) < config.fewest_fit // 2:
             raise NotEnoughData(f"{FEATURE_NETWORK} without block {number + 1}", len(others), config.fewest_fit // 2)
-        prepare(config.seed)
-        network, encoder = build(inputs.shape[1], config, components)
+        restore_network(untrained, "untrained", network, network.optimizer)
         part = keras_rows(inputs, decisions, others, np.iinfo(np.int64).max, parameters)
         fit_network(network, part, None, config, folder / FOLDER / f"fold-{number}", epochs=epochs)
         found[block] = np.asarray(encoder(inputs[block], training=False))

@@ -97,12 +97,16 @@ def _copy_weights(network: Any, first: list[Any], later: list[Any], head: Any) -
     head.set_weights(network.get_layer("steps_of_quantiles").get_weights())
 
 
-def compile_for(network: Any, offset: NDArray[np.floating], shares: NDArray[np.floating], rate: float) -> None:
-    """Ready to fit: the pinball loss of the quantiles that `reach_quantiles.ascending` makes of the outputs."""
+def compile_for(network: Any, offset: NDArray[np.floating], shares: NDArray[np.floating], rate: float) -> Any:
+    """Ready to fit: the pinball loss of the quantiles that `reach_quantiles.ascending` makes of the outputs.
+
+    Returns the variable that holds the offset: what is assigned to it counts from then on.
+    """
     import keras
     import tensorflow as tf
 
-    start, share = tf.constant(offset, tf.float32), tf.constant(shares, tf.float32)
+    start = tf.Variable(offset, trainable=False, dtype=tf.float32)
+    share = tf.constant(shares, tf.float32)
     form = (-1, *offset.shape)
 
     def loss(reach: Any, raw: Any) -> Any:
@@ -110,6 +114,7 @@ def compile_for(network: Any, offset: NDArray[np.floating], shares: NDArray[np.f
         return tf.reduce_mean(tf.maximum(share * error, (share - 1.0) * error), axis=(1, 2))
 
     network.compile(keras.optimizers.Adam(rate), loss=loss)
+    return start
 
 
 def fitted(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry import liquidity_network
-from models_registry.checkpoints import FOLDER, Checkpoint, FitPlan, training_key
+from models_registry.checkpoints import FOLDER, Checkpoint, FitPlan, network_state, restore_network, training_key
 from models_registry.errors import NotEnoughData
 from models_registry.keras_setup import prepare
 from models_registry.liquidity_predictor import LiquidityConfig, LiquidityParameters, normalise, shape_of
@@ -45,6 +45,7 @@ def out_of_fold(
     goes on from the checkpoints in `folder`. Raises `NotEnoughData`.
     """
     found = np.empty((len(rows), 2, len(config.quantiles)), dtype=np.float32)
+    network = _Network(config, rows.windows.shape[1:])
     for number, block in enumerate(np.array_split(np.arange(len(rows)), folds)):
         if not len(block):
             continue
@@ -53,7 +54,7 @@ def out_of_fold(
         if len(others) < config.fewest_rows // 2:
             raise NotEnoughData(f"{LIQUIDITY} without block {number + 1}", len(others), config.fewest_rows // 2)
         at = folder / FOLDER / f"fold-{number}"
-        found[block] = _fitted(others, part.windows, config, parameters, at, epochs)
+        found[block] = network.fitted(others, part.windows, parameters, at, epochs)
         on_fold(number + 1)
     return found
 
@@ -65,28 +66,35 @@ def _apart(fit: ReachRows, block: TrainingSet, embargo_ms: int) -> NDArray[np.bo
     return np.asarray((fit.known_at < start - embargo_ms) | (fit.at > end + embargo_ms))
 
 
-def _fitted(
-    others: ReachRows,
-    windows: Float32,
-    config: LiquidityConfig,
-    parameters: LiquidityParameters,
-    folder: Path,
-    epochs: int,
-) -> Float32:
-    """The quantiles of `windows` by a network fitted to `others`."""
-    prepare(config.seed)
-    network = liquidity_network.build(shape_of(config, *windows.shape[1:]))
-    offset = offsets(quantiles_of(others.reach, config.quantiles))
-    liquidity_network.compile_for(network, offset, np.asarray(config.quantiles), config.learning_rate)
-    both = others.mirrored()
-    inputs = np.concatenate([normalise(others.windows, parameters), normalise(both.windows, parameters)])
-    reach = np.concatenate([others.reach, both.reach])
-    key = training_key(LIQUIDITY, config.training, {"inputs": inputs, "reach": reach}, str(epochs))
-    plan = FitPlan(epochs, epochs, config.batch, config.seed)
-    liquidity_network.fitted(network, (inputs, reach), None, plan, Checkpoint(folder, key), lambda done: None)
-    liquidity_network.weaken(network, parameters.strength)
-    raw = [
-        np.asarray(network(normalise(windows[start : start + 4096], parameters), training=False))
-        for start in range(0, len(windows), 4096)
-    ]
-    return ascending(np.concatenate(raw), offset)
+class _Network:
+    """One network for all blocks, set back before each: to trace its graph takes longer than to fit it to a fold."""
+
+    def __init__(self, config: LiquidityConfig, window: tuple[int, ...]) -> None:
+        self._config = config
+        prepare(config.seed)
+        self._network = liquidity_network.build(shape_of(config, *window))
+        nothing = np.zeros((2, len(config.quantiles)))
+        shares = np.asarray(config.quantiles)
+        self._offset = liquidity_network.compile_for(self._network, nothing, shares, config.learning_rate)
+        self._untrained = network_state("untrained", self._network, self._network.optimizer)
+
+    def fitted(
+        self, others: ReachRows, windows: Float32, parameters: LiquidityParameters, folder: Path, epochs: int
+    ) -> Float32:
+        """The quantiles of `windows` by the network fitted to `others`."""
+        config, network = self._config, self._network
+        restore_network(self._untrained, "untrained", network, network.optimizer)
+        offset = offsets(quantiles_of(others.reach, config.quantiles))
+        self._offset.assign(offset)
+        both = others.mirrored()
+        inputs = np.concatenate([normalise(others.windows, parameters), normalise(both.windows, parameters)])
+        reach = np.concatenate([others.reach, both.reach])
+        key = training_key(LIQUIDITY, config.training, {"inputs": inputs, "reach": reach}, str(epochs))
+        plan = FitPlan(epochs, epochs, config.batch, config.seed)
+        liquidity_network.fitted(network, (inputs, reach), None, plan, Checkpoint(folder, key), lambda done: None)
+        liquidity_network.weaken(network, parameters.strength)
+        raw = [
+            np.asarray(network(normalise(windows[start : start + 4096], parameters), training=False))
+            for start in range(0, len(windows), 4096)
+        ]
+        return ascending(np.concatenate(raw), offset)
