@@ -43,6 +43,7 @@ from models_registry.dynamic_features import report_of
 from models_registry.dynamic_selection import DynamicConfig
 from models_registry.evaluation import predict_rows
 from models_registry.manifest import AUTOENCODER, DYNAMIC, WIN, Component, encode
+from models_registry.optional_training import train_dynamic_features, train_regime_predictor
 from models_registry.provenance import of_labels
 from models_registry.runtime import Predictor
 from models_registry.statistics import (
@@ -55,7 +56,7 @@ from models_registry.statistics import (
     log_loss,
     ratio_interval,
 )
-from models_registry.training import train_dynamic_features, train_regime_predictor, train_win_classifier
+from models_registry.training import train_win_classifier
 from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import TrainingSet
 from orchestration.label_store import History, store_history_labels

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models_registry import bundle
 from models_registry.component_folder import COMPONENT_FILE, load_component
+from models_registry.continuing import StartingPoint
 from models_registry.manifest import (
     AUTOENCODER,
     DQN,
@@ -26,20 +27,17 @@ from models_registry.manifest import (
     SpecPin,
 )
 from models_registry.opportunities import Opportunities
+from models_registry.optional_training import train_dynamic_features, train_regime_predictor
 from models_registry.provenance import merged, together
 from models_registry.structure_autoencoder import Progress
 from models_registry.training import (
-    no_progress,
-    plain,
-    train_dynamic_features,
     train_feature_network,
     train_liquidity_predictor,
-    train_regime_predictor,
     train_strategy_dqn,
     train_structure_autoencoder,
     train_win_classifier,
 )
-from models_registry.training_config import TrainingConfig
+from models_registry.training_config import TrainingConfig, models_of, no_progress, plain
 from models_registry.training_set import TrainingSet
 
 
@@ -114,48 +112,60 @@ def train_models(
     progress: Progress = no_progress,
     *,
     opportunities: Opportunities | None = None,
+    starts: Mapping[str, StartingPoint] | None = None,
     resume: bool = False,
     on_trained: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Path]:
     """Train every model that `config` has settings for into its folder in `work`; the folders by name.
 
-    To `resume` is to leave a model that is whole in its folder as it is: only for a `work` folder that belongs to these
+    The strategy needs `opportunities` besides. Those that `starts` names continue from there, where that is allowed. To
+    `resume` is to leave a model that is whole in its folder as it is: only for a `work` folder that belongs to these
     rows and this `config` alone. `on_trained` is told each model's name when it is done.
     """
     folders: dict[str, Path] = {}
-    for name, train in _trainings(rows, config, progress, opportunities).items():
+    for name in models_of(config):
+        if name == DQN and opportunities is None:
+            continue
         if not (resume and (work / name / COMPONENT_FILE).exists()):
-            train(folders, work / name)
+            start = (starts or {}).get(name)
+            train_model(name, rows, folders, config, work / name, progress, start=start, opportunities=opportunities)
             on_trained(name)
         folders[name] = work / name
     return folders
 
 
-Training = Callable[[Mapping[str, Path], Path], Component]
-"""Trains one model on those in the folders given, by name, into the folder given."""
+def train_model(
+    name: str,
+    rows: TrainingSet,
+    below: Mapping[str, Path],
+    config: TrainingConfig,
+    folder: Path,
+    progress: Progress = no_progress,
+    *,
+    start: StartingPoint | None = None,
+    opportunities: Opportunities | None = None,
+) -> Component:
+    """Train the model `name` into `folder`, on the outputs of those in the folders `below` that it reads.
 
-
-def _trainings(
-    rows: TrainingSet, config: TrainingConfig, progress: Progress, opportunities: Opportunities | None
-) -> dict[str, Training]:
-    """The trainings that `config` has settings for, in the order in which the models read each other."""
-    found: dict[str, Training] = {}
-    if config.regime is not None:
-        found[REGIME] = lambda _, folder: train_regime_predictor(rows, config, folder, progress)
-    if config.dynamic is not None:
-        found[DYNAMIC] = lambda below, folder: train_dynamic_features(
-            rows, config, folder, progress, regime=below.get(REGIME)
-        )
-    found[AUTOENCODER] = lambda _, folder: train_structure_autoencoder(rows, config, folder, progress)
-    if config.feature_network is not None:
-        found[FEATURE_NETWORK] = lambda _, folder: train_feature_network(rows, config, folder, progress)
-    if config.liquidity is not None:
-        found[LIQUIDITY] = lambda _, folder: train_liquidity_predictor(rows, config, folder, progress)
-    found[WIN] = lambda below, folder: train_win_classifier(rows, below, config, folder, progress)
-    if config.dqn is not None and opportunities is not None:
-        given = opportunities
-        found[DQN] = lambda below, folder: train_strategy_dqn(rows, given, below, config, folder, progress)
-    return found
+    The strategy is trained on `opportunities`; raises `ValueError` without. What searches anew every time takes no
+    `start`.
+    """
+    if name == REGIME:
+        return train_regime_predictor(rows, config, folder, progress)
+    if name == DYNAMIC:
+        return train_dynamic_features(rows, config, folder, progress, regime=below.get(REGIME))
+    if name == WIN:
+        return train_win_classifier(rows, below, config, folder, progress, start=start)
+    if name == DQN:
+        if opportunities is None:
+            raise ValueError(f"{DQN} is trained on opportunities, and there are none")
+        return train_strategy_dqn(rows, opportunities, below, config, folder, progress, start=start)
+    train = {
+        AUTOENCODER: train_structure_autoencoder,
+        FEATURE_NETWORK: train_feature_network,
+        LIQUIDITY: train_liquidity_predictor,
+    }[name]
+    return train(rows, config, folder, progress, start=start)
 
 
 def golden_inputs(rows: TrainingSet, count: int = bundle.GOLDEN_ROWS) -> dict[str, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -51,3 +52,16 @@ def metrics_by_block(folder: str | Path) -> dict[str, Metric]:
         name: msgspec.structs.replace(metric, sums=sums.get(name, msgspec.UNSET))
         for name, metric in load_component(folder).metrics.items()
     }
+
+
+def component_of_bundle(bundle: Path, component: Component, folder: Path) -> Path:
+    """Write the `component` of the bundle in the folder `bundle` to a folder of its own, and give that back.
+
+    A training that continues from it, or a bundle that is assembled of it anew, finds there what its own training
+    left; what only a training reads on the way (outputs of rows not seen) is not in bundles.
+    """
+    fresh(folder)
+    for file in component.files:
+        shutil.copyfile(bundle / file, folder / file)
+    save_component(folder, component)
+    return folder

@@ -119,6 +119,11 @@ class Provenance(TrainingRecord, frozen=True, kw_only=True, forbid_unknown_field
     reads: dict[str, str] = {}
     """The models whose outputs it was trained on, by name, with `provenance.identity` of each: the autoencoder and what
     else the win model reads, the autoencoder of the strategy's latents, the regime predictor of dynamic features."""
+    validation_start_ms: int | None = None
+    """From here on rows stopped the training and calibrated: a training that continues from this model must not be
+    calibrated by earlier ones. Null when nothing can be continued."""
+    continued_from: str | None = None
+    """The registered bundle whose model of this name the training continued from; null when it began anew."""
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from features.reach import Reach
 from models_registry import (
     dqn_policy,
-    dynamic_features,
     feature_network,
     liquidity_predictor,
-    regime_predictor,
     strategy_dqn,
     structure_autoencoder,
     win_classifier,
@@ -33,9 +31,9 @@ from models_registry import (
 from models_registry.asking import win_probability
 from models_registry.checkpoints import Checkpoint
 from models_registry.component_folder import fresh, load_component, save_component
+from models_registry.continuing import Beginning, StartingPoint
 from models_registry.dynamic_features import DynamicColumns
-from models_registry.dynamic_selection import DynamicConfig
-from models_registry.errors import NotEnoughData, TrainingUnavailable
+from models_registry.errors import ComponentsDiffer, NotEnoughData, TrainingUnavailable
 from models_registry.feature_network import training_features
 from models_registry.feature_network_fitting import NetworkConfig
 from models_registry.liquidity_predictor import LiquidityConfig, LiquidityParameters, LiquidityPredictor
@@ -50,24 +48,23 @@ from models_registry.manifest import (
     Component,
 )
 from models_registry.opportunities import Opportunities
+from models_registry.optional_training import regimes_in_force
 from models_registry.probe import OUTCOME_LOG_LOSS, outcome_probe
 from models_registry.provenance import (
     hunting_of,
     of_labels,
     of_opportunities,
     of_reach,
-    of_regimes,
     of_windows,
     reads_of,
 )
 from models_registry.reach_out_of_fold import out_of_fold
 from models_registry.reach_quantiles import fit_plain
 from models_registry.reach_rows import ReachRows, ReachSplit
-from models_registry.regime_predictor import RegimeConfig, RegimePredictor, in_force
 from models_registry.stages import Embedder, embed
 from models_registry.strategy_dqn import DqnConfig
 from models_registry.structure_autoencoder import Progress, WindowSplit
-from models_registry.training_config import TrainingConfig, split_of
+from models_registry.training_config import TrainingConfig, no_progress, plain, split_of
 from models_registry.training_set import Split, TrainingSet, split_in_time
 from models_registry.win_classifier import Upstream, WinRows
 
@@ -75,14 +72,15 @@ OUT_OF_FOLD_FILE = "out_of_fold.npy"
 """In the liquidity predictor's folder, not in bundles: `[fit, 2, Q]` the reaches that the win model is fitted to."""
 
 
-def no_progress(stage: str, fraction: float) -> None:
-    """Says nothing."""
-
-
 def train_structure_autoencoder(
-    rows: TrainingSet, config: TrainingConfig, folder: str | Path, progress: Progress = no_progress
+    rows: TrainingSet,
+    config: TrainingConfig,
+    folder: str | Path,
+    progress: Progress = no_progress,
+    *,
+    start: StartingPoint | None = None,
 ) -> Component:
-    """Train the autoencoder into `folder`.
+    """Train the autoencoder into `folder`, from the champion's at `start` where that is given and allowed.
 
     It takes the unlabelled windows, or the labelled rows' where those are too few. What its latents know of
     outcomes is measured by a probe. Without TensorFlow the component is its plain version, with that reason;
@@ -96,8 +94,9 @@ def train_structure_autoencoder(
     if len(windows.fit) < settings.fewest_windows:
         at = rows.decided_at
         windows, seen = _cut_windows(rows.windows, at, split, config)
+    begun = Beginning.of(AUTOENCODER, start, split)
     try:
-        component = structure_autoencoder.train(windows, settings, folder, progress)
+        component = structure_autoencoder.train(windows, settings, folder, progress, initial=begun.initial)
     except TrainingUnavailable as error:
         component = Component(version="none", served=None, format=None, fallback=str(error))
     latents, _ = embed(Embedder(folder, component), rows.windows)
@@ -107,7 +106,7 @@ def train_structure_autoencoder(
             component, metrics={OUTCOME_LOG_LOSS: probe, **component.metrics}, headline=OUTCOME_LOG_LOSS
         )
     record = of_windows(rows, split, at[seen], windows.counts, config.seed)
-    return save_component(folder, msgspec.structs.replace(component, provenance=record))
+    return save_component(folder, begun.recorded(component, record, split))
 
 
 def train_feature_network(
@@ -116,23 +115,24 @@ def train_feature_network(
     folder: str | Path,
     progress: Progress = no_progress,
     *,
-    initial: Path | None = None,
+    start: StartingPoint | None = None,
 ) -> Component:
-    """Train the feature network into `folder`, from the champion's in the folder `initial` when that is given.
+    """Train the feature network into `folder`, from the champion's at `start` where that is given and allowed.
 
     Without TensorFlow or with too few rows the component is its plain version, with that reason.
     """
     folder = fresh(folder)
     settings = replace(config.feature_network or NetworkConfig(), seed=config.seed)
     split = split_of(rows, config)
+    begun = Beginning.of(FEATURE_NETWORK, start, split)
     try:
         component = feature_network.train(
-            rows, split, settings, folder, progress, embargo_ms=config.embargo_ms, initial=initial
+            rows, split, settings, folder, progress, embargo_ms=config.embargo_ms, initial=begun.initial
         )
     except (TrainingUnavailable, NotEnoughData) as error:
         component = feature_network.plain_component(str(error))
     record = of_labels(rows, split, config.seed, paths=True, plan=plain(config.plan), costs=plain(config.costs))
-    return save_component(folder, msgspec.structs.replace(component, provenance=record))
+    return save_component(folder, begun.recorded(component, record, split))
 
 
 def train_liquidity_predictor(
@@ -141,9 +141,9 @@ def train_liquidity_predictor(
     folder: str | Path,
     progress: Progress = no_progress,
     *,
-    initial: Path | None = None,
+    start: StartingPoint | None = None,
 ) -> Component:
-    """Train the liquidity predictor into `folder`, from the champion's in the folder `initial` when that is given.
+    """Train the liquidity predictor into `folder`, from the champion's at `start` where that is given and allowed.
 
     It takes every window of which is known how far price went afterwards, labelled or not. Beside it are kept the
     reaches of the fitted rows by networks that have not seen them (`training_reach`). Without TensorFlow or with too
@@ -153,15 +153,16 @@ def train_liquidity_predictor(
     settings = replace(config.liquidity or LiquidityConfig(), seed=config.seed)
     split = split_of(rows, config)
     cut = ReachSplit.cut(ReachRows.of(rows), split.validation_start_ms, split.holdout_start_ms, config.embargo_ms)
+    begun = Beginning.of(LIQUIDITY, start, split)
     try:
-        component = liquidity_predictor.train(cut, settings, folder, progress, initial=initial)
+        component = liquidity_predictor.train(cut, settings, folder, progress, initial=begun.initial)
         if component.served is not None:
             _keep_unseen_reach(rows, split, cut, component, settings, config, folder, progress)
     except (TrainingUnavailable, NotEnoughData) as error:
         fitted = fit_plain(cut.fit.reach, cut.fit.profile, settings.quantiles) if len(cut.fit) else None
         component = liquidity_predictor.plain_component(str(error), fitted)
     record = of_reach(rows, cut, split.holdout_start_ms, config.seed)
-    return save_component(folder, msgspec.structs.replace(component, provenance=record))
+    return save_component(folder, begun.recorded(component, record, split))
 
 
 def _keep_unseen_reach(
@@ -215,24 +216,30 @@ def train_win_classifier(
     folder: str | Path,
     progress: Progress = no_progress,
     *,
-    initial: Path | None = None,
+    start: StartingPoint | None = None,
 ) -> Component:
     """Train the win model into `folder` on the outputs of the models in the folders `below`, by name.
 
     The autoencoder must be among them, the feature network, the liquidity predictor and the dynamic features may be.
     Outputs come from the files that are served, through the live runtime, so that the trees never meet other numbers
     than those they were grown on; those of supervised networks on fitted rows come from networks that have not seen
-    them. Dynamic features follow the regimes that they were searched with (the regime predictor `below`). Without
-    xgboost the component is its plain version, with that reason; raises `NotEnoughData` with too few rows in any part.
+    them. New trees are added to the champion's at `start` where that is given and allowed. Dynamic features follow the
+    regimes that they were searched with (the regime predictor `below`). Without xgboost the component is its plain
+    version, with that reason; raises `NotEnoughData` with too few rows in any part, and `ComponentsDiffer` for
+    supervised networks that were trained on another set: what they say of rows not seen is of its rows.
     """
     folder = fresh(folder)
     split = split_of(rows, config)
     settings = replace(config.win, seed=config.seed)
     loaded = {name: load_component(place) for name, place in below.items()}
     places = {name: Path(place) for name, place in below.items()}
+    for name in (FEATURE_NETWORK, LIQUIDITY):
+        if name in loaded:
+            _check_unseen(name, loaded[name], rows, split)
     data = WinRows.build(rows, split, _upstream(rows, split, places, loaded, config), settings)
+    begun = Beginning.of(WIN, start, split, loaded)
     try:
-        component = win_classifier.train(data, settings, folder, progress)
+        component = win_classifier.train(data, settings, folder, progress, initial=begun.initial)
     except TrainingUnavailable as unavailable:
         component = win_classifier.plain_component(rows, split, str(unavailable))
     record = of_labels(
@@ -244,7 +251,17 @@ def train_win_classifier(
         reads=reads_of(WIN, loaded),
         hunting=hunting_of(rows, split, config.hunting),
     )
-    return save_component(folder, msgspec.structs.replace(component, provenance=record))
+    return save_component(folder, begun.recorded(component, record, split))
+
+
+def _check_unseen(name: str, component: Component, rows: TrainingSet, split: Split) -> None:
+    """`ComponentsDiffer` when the outputs of rows not seen that a network left are not of these fitted rows."""
+    record = component.provenance
+    if component.served is None or record is None:
+        return
+    cut = record.data_hash, record.holdout_start_ms, record.validation_start_ms
+    if cut != (rows.data_hash, split.holdout_start_ms, split.validation_start_ms):
+        raise ComponentsDiffer(name, f"{name} was trained on another training set, or one that was cut otherwise")
 
 
 def _upstream(
@@ -275,14 +292,14 @@ def train_strategy_dqn(
     folder: str | Path,
     progress: Progress = no_progress,
     *,
-    initial: Path | None = None,
+    start: StartingPoint | None = None,
 ) -> Component:
     """Train the strategy into `folder` on `opportunities`, cut in time as the labelled `rows` are.
 
     Of the models in the folders `below` it reads the autoencoder's latents. With the win model there too it is compared
-    with taking what that one holds for likely, on the opportunities that neither has seen. `initial` is the folder of
-    the champion's, with its replay buffer, to continue from. Without TensorFlow or with too few opportunities the
-    component is its plain version, with that reason.
+    with taking what that one holds for likely, on the opportunities that neither has seen. At `start` is the
+    champion's, with its replay buffer, to continue from where that is allowed. Without TensorFlow or with too few
+    opportunities the component is its plain version, with that reason.
     """
     folder = fresh(folder)
     settings = config.dqn or DqnConfig()
@@ -297,6 +314,7 @@ def train_strategy_dqn(
     )
     loaded = {name: load_component(place) for name, place in below.items()}
     latents, _ = embed(Embedder(Path(below[AUTOENCODER]), loaded[AUTOENCODER]), opportunities.windows)
+    begun = Beginning.of(DQN, start, split, loaded)
     try:
         component = strategy_dqn.train(
             opportunities.experience(latents),
@@ -304,7 +322,7 @@ def train_strategy_dqn(
             settings,
             folder,
             progress,
-            initial=initial,
+            initial=begun.initial,
             probability=win_probability(opportunities, split.holdout, below) if WIN in loaded else None,
         )
     except (TrainingUnavailable, NotEnoughData) as error:
@@ -317,77 +335,7 @@ def train_strategy_dqn(
         costs=plain(config.costs),
         reads=reads_of(DQN, loaded),
     )
-    return save_component(folder, msgspec.structs.replace(component, provenance=record))
-
-
-def train_dynamic_features(
-    rows: TrainingSet,
-    config: TrainingConfig,
-    folder: str | Path,
-    progress: Progress = no_progress,
-    *,
-    regime: str | Path | None = None,
-) -> Component:
-    """Search for dynamic features and store what is kept in `folder`; the component says what was tried.
-
-    They follow the regime of the decision rows or, where the component in the folder `regime` predicts it, the one
-    in force.
-    """
-    folder = fresh(folder)
-    settings = replace(config.dynamic or DynamicConfig(), seed=config.seed)
-    split = split_of(rows, config)
-    component = dynamic_features.train(rows, split, settings, folder, regimes_in_force(rows, config, regime))
-    predictor = None if regime is None else load_component(regime)
-    record = of_labels(
-        rows,
-        split,
-        config.seed,
-        validated=False,
-        plan=plain(config.plan),
-        costs=plain(config.costs),
-        reads={} if predictor is None else reads_of(DYNAMIC, {REGIME: predictor}),
-    )
-    progress(DYNAMIC, 1.0)
-    return save_component(folder, msgspec.structs.replace(component, provenance=record))
-
-
-def regimes_in_force(rows: TrainingSet, config: TrainingConfig, regime: str | Path | None) -> NDArray[np.int8] | None:
-    """The regime in force on each row `[m]`, as the worker takes it; None where that is what the row says.
-
-    Rows of the time that the predictor in the folder `regime` has seen have none of its forecasts, which were fitted
-    to what they would foretell: there the row says it.
-    """
-    component = None if regime is None else load_component(regime)
-    if regime is None or component is None or component.served is None:
-        return None
-    model = RegimePredictor.load(Path(regime) / component.served)
-    threshold = (config.regime or RegimeConfig()).threshold
-    names = rows.decision_names
-    probabilities = model.run(rows.decision, rows.windows, names)
-    if component.provenance is not None:
-        probabilities[rows.decided_at <= component.provenance.last_known_at] = np.nan
-    return in_force(rows.decision, names, probabilities, threshold).state
-
-
-def train_regime_predictor(
-    rows: TrainingSet, config: TrainingConfig, folder: str | Path, progress: Progress = no_progress
-) -> Component:
-    """Train the regime predictor into `folder`, on the unlabelled rows of an earlier block of time.
-
-    With too few of them, without scikit-learn or without skill the component is its plain version, with that reason:
-    it is optional, and nothing else waits for it.
-    """
-    folder = fresh(folder)
-    settings = config.regime or RegimeConfig()
-    start = split_of(rows, config).holdout_start_ms
-    split = regime_predictor.split_regimes(rows, start, settings, config.embargo_ms)
-    try:
-        component = regime_predictor.train(rows, split, settings, config.seed, folder)
-    except (TrainingUnavailable, NotEnoughData) as error:
-        component = regime_predictor.plain_component(str(error))
-    record = of_regimes(rows, split, start, config.seed)
-    progress(REGIME, 1.0)
-    return save_component(folder, msgspec.structs.replace(component, provenance=record))
+    return save_component(folder, begun.recorded(component, record, split))
 
 
 def _cut_windows(
@@ -398,8 +346,3 @@ def _cut_windows(
     middle = (at >= split.validation_start_ms) & (at < split.holdout_start_ms - config.embargo_ms)
     late = at >= split.holdout_start_ms
     return WindowSplit(windows[early], windows[middle], windows[late], at[late]), early | middle
-
-
-def plain(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Numbers as JSON has them."""
-    return {name: float(value) for name, value in numbers.items()}

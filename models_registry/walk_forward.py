@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from models_registry.assembling import train_models
 from models_registry.component_folder import COMPONENT_FILE, load_component, metrics_by_block
+from models_registry.continuing import StartingPoint
 from models_registry.errors import NotEnoughData
 from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, Metric
 from models_registry.opportunities import Opportunities
@@ -30,12 +31,11 @@ from models_registry.pooling import PooledMetric, pool_all
 from models_registry.statistics import BLOCK_MS
 from models_registry.structure_autoencoder import Progress
 from models_registry.training import (
-    no_progress,
     train_feature_network,
     train_liquidity_predictor,
     train_strategy_dqn,
 )
-from models_registry.training_config import TrainingConfig
+from models_registry.training_config import TrainingConfig, no_progress
 from models_registry.training_set import TrainingSet
 
 CONTINUED = (FEATURE_NETWORK, LIQUIDITY, DQN)
@@ -192,13 +192,13 @@ class Evaluating:
             folders[name] = own / name
             if (own / name / COMPONENT_FILE).exists():
                 continue
-            told, initial = self._told(fold), before / name
+            told, start = self._told(fold), StartingPoint(before.name, before / name)
             if name == FEATURE_NETWORK:
-                train_feature_network(rows, config, own / name, told, initial=initial)
+                train_feature_network(rows, config, own / name, told, start=start)
             elif name == LIQUIDITY:
-                train_liquidity_predictor(rows, config, own / name, told, initial=initial)
+                train_liquidity_predictor(rows, config, own / name, told, start=start)
             elif found is not None:
-                train_strategy_dqn(rows, found, {AUTOENCODER: latents}, config, own / name, told, initial=initial)
+                train_strategy_dqn(rows, found, {AUTOENCODER: latents}, config, own / name, told, start=start)
             self.on_trained(name)
         return _result(fold, folders)
 

@@ -17,9 +17,10 @@ from models_registry.component_folder import load_component
 from models_registry.manifest import Component, Manifest, component_digest, content_digest
 from models_registry.plots import component_plots
 from models_registry.registry import Registry, RunRecord
-from models_registry.training_config import TrainingConfig
+from models_registry.training_config import TrainingConfig, models_of
 from models_registry.training_set import TrainingSet
-from orchestration.model_folders import fetch, models_of
+from orchestration.choosing import put_up
+from orchestration.model_folders import fetch
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def register_bundle(
     """Register the current components and the bundle of them, and put it up as challenger unless it is champion.
 
     `on_assembled` is handed its manifest before the bundle is registered, with the components' own versions.
+    Where a candidate of the other kind waits for the gate, the better of both is put up (`choosing`).
     """
     with tempfile.TemporaryDirectory() as work:
         folders = fetch(lake, models_of(config), Path(work))
@@ -60,8 +62,8 @@ def register_bundle(
         version = registry.register(folder, _bundle_record(assembled), numbered, content_digest(assembled))
         if numbered.manifest.bundle_version != version:
             numbered(version)  # it was registered before
-    if version not in (registry.champion(), registry.challenger()):
-        registry.challenge(version, "registered, to be judged", "trading_bundle")
+        if version not in (registry.champion(), registry.challenger()):
+            put_up(registry, version, folder, rows, config.win.threshold, config.seed)
     return Registered(version, numbered.manifest)
 
 

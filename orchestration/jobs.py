@@ -9,6 +9,7 @@ LEARN = (
     "labels",
     "training_set",
     "opportunities",
+    "starting_point",
     "structure_autoencoder",
     "feature_network",
     "liquidity_predictor",
@@ -29,10 +30,22 @@ ingest_journals = dg.define_asset_job(
     "ingest_journals", dg.AssetSelection.assets("live_labels"), description="Labels from published journal segments."
 )
 
+CONTINUE = {"ops": {"starting_point": {"config": {"champion": True}}}}
+"""Configuration of a run whose models continue from the champion's."""
+
 retrain = dg.define_asset_job(
     "retrain",
     dg.AssetSelection.assets(*INGEST, "live_labels", *LEARN),
-    description="Bring the klines up to the days that live labels are from, learn again, and let the gate decide.",
+    config=CONTINUE,
+    description="Bring the klines up to the days that live labels are from, go on learning from the champion's models, "
+    "and let the gate decide.",
+)
+
+retrain_from_scratch = dg.define_asset_job(
+    "retrain_from_scratch",
+    dg.AssetSelection.assets("live_labels", *LEARN),
+    description="Learn anew from what the lake holds, so that nothing that has passed from model to model stays for "
+    "ever. Where a bundle that continued from the champion waits for the gate too, the better of both goes before it.",
 )
 
 watch_champion = dg.define_asset_job(
@@ -49,4 +62,4 @@ evaluate = dg.define_asset_job(
     description="Judge the models forward in time on the current training set. It takes longer than a retraining.",
 )
 
-ALL = (ingest, ingest_journals, retrain, watch_champion, evaluate)
+ALL = (ingest, ingest_journals, retrain, retrain_from_scratch, watch_champion, evaluate)

@@ -21,6 +21,7 @@ from models_registry.mlflow_rest import RegistryAnswer
 from models_registry.registry import Registry, RunRecord
 from models_registry.runtime import Predictor
 from models_registry.training_set import TrainingSet
+from orchestration.choosing import chosen_until
 from orchestration.label_store import live_span
 from orchestration.replaying import replayed
 from trading_worker.replay import Progress
@@ -69,8 +70,9 @@ def measure_of(registry: Registry) -> str | None:
 def compare(registry: Registry, bench: Bench) -> Comparison | None:
     """Evaluate the challenger and the bundle of `measure_of` on one held-out window; None when there is no challenger.
 
-    The window begins where the challenger's holdout does, after the last label that the champion has seen, or after
-    the outcomes for which the challenger was demoted before, whichever is latest.
+    The window begins where the challenger's holdout does, after the last label that the champion has seen, after the
+    outcomes for which the challenger was demoted before, or after the window by which it was chosen: whichever is
+    latest.
     """
     version, champion_version = registry.challenger(), measure_of(registry)
     if version is None:
@@ -89,6 +91,7 @@ def compare(registry: Registry, bench: Bench) -> Comparison | None:
         start = max(
             challenger.manifest.training.holdout_start_ms,
             (demoted_until(registry.ledger.entries(), version) or -1) + 1,
+            chosen_until(registry.ledger.entries(), version),
         )
         if champion_version is None:
             (record,) = _on([challenger], bench, start)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+import msgspec
 
 from market.lake import Lake
 from models_registry.checkpoints import FOLDER as CHECKPOINT_FOLDER
+from models_registry.continuing import StartingPoint
 from models_registry.manifest import AUTOENCODER, DQN, DYNAMIC, FEATURE_NETWORK, LIQUIDITY, REGIME, WIN
-from models_registry.training_config import TrainingConfig
-from orchestration.artifacts import get_folder
+from models_registry.training_config import TrainingConfig, models_of
+from orchestration.artifacts import get_folder, put_folder
 
 
 def folder_of(model: str) -> str:
@@ -19,20 +23,6 @@ def folder_of(model: str) -> str:
     'models/win_classifier'
     """
     return f"models/{model}"
-
-
-def models_of(config: TrainingConfig) -> tuple[str, ...]:
-    """The models of the bundles that are trained by `config`, in the order in which they read each other."""
-    wanted = {
-        AUTOENCODER: True,
-        FEATURE_NETWORK: config.feature_network is not None,
-        LIQUIDITY: config.liquidity is not None,
-        REGIME: config.regime is not None,
-        DYNAMIC: config.dynamic is not None,
-        WIN: True,
-        DQN: config.dqn is not None,
-    }
-    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
 
 NEEDS = {
@@ -57,6 +47,33 @@ def fetch(lake: Lake, models: Iterable[str], into: Path) -> dict[str, Path]:
     return folders
 
 
+_STARTING_POINT = "starting_point"
+
+
+class _Begin(msgspec.Struct, frozen=True):
+    bundle: str | None
+    models: list[str]
+
+
+def keep_starting_point(lake: Lake, bundle: str | None, folders: Mapping[str, Path]) -> None:
+    """Keep what the next trainings continue from: the models in `folders` of a registered bundle, or nothing."""
+    for name, folder in folders.items():
+        put_folder(lake, f"{_STARTING_POINT}/{name}", folder)
+    lake.put_bytes(f"{_STARTING_POINT}/current.json", msgspec.json.encode(_Begin(bundle, sorted(folders))))
+
+
+def starting_point(lake: Lake, model: str, into: Path) -> StartingPoint | None:
+    """What the training of `model` may continue from, copied to `into`; None when it is to begin anew."""
+    pointer = f"{_STARTING_POINT}/current.json"
+    if not lake.exists(pointer):
+        return None
+    found = msgspec.json.decode(lake.get_bytes(pointer), type=_Begin)
+    if found.bundle is None or model not in found.models:
+        return None
+    get_folder(lake, f"{_STARTING_POINT}/{model}", into)
+    return StartingPoint(found.bundle, into)
+
+
 class KeptCheckpoint:
     """The checkpoint of a model's training, kept in the lake while the training goes on in `folder`.
 
@@ -64,8 +81,10 @@ class KeptCheckpoint:
     checkpoint itself says whether it has.
     """
 
-    def __init__(self, lake: Lake, model: str, folder: Path) -> None:
+    def __init__(self, lake: Lake, model: str, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._lake = lake
+        self._clock = clock
+        self._next_s = 0.0
         self._at = f"training/unfinished/{model}"
         self._folder = folder / CHECKPOINT_FOLDER
         self._kept: dict[str, tuple[int, int]] = {}
@@ -83,13 +102,21 @@ class KeptCheckpoint:
         return found
 
     def keep(self) -> None:
-        """Keep what has changed since the last call."""
+        """Keep what has changed since the last call, unless that would take more than a twentieth of the time.
+
+        What a kill costs is so at most twenty times what it takes to keep a checkpoint.
+        """
+        began = self._clock()
+        if began < self._next_s:
+            return
         for file in sorted(self._folder.rglob("*.npz")) if self._folder.is_dir() else ():
             about = file.stat()
             name, stamp = str(file.relative_to(self._folder)), (about.st_mtime_ns, about.st_size)
             if not file.name.startswith(".") and self._kept.get(name) != stamp:
                 self._lake.put_bytes(f"{self._at}/{name}", file.read_bytes())
                 self._kept[name] = stamp
+        now = self._clock()
+        self._next_s = now + 19 * (now - began)
 
     def discard(self) -> None:
         """The training is done: leave nothing but empty files."""

@@ -113,6 +113,7 @@ def materialise(
     resources: Mapping[str, object] | None = None,
     days: tuple[str, str] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Materialised:
     """Materialise assets by name, with their checks, and wait; `MaterialisationFailed` says which one failed and why.
 
@@ -125,6 +126,7 @@ def materialise(
     resources : in place of the environment's, such as `resources` makes them.
     days : first and last day (YYYY-MM-DD), needed when an asset of the selection is cut into days.
     progress : told what happens, from the thread that runs.
+    config : Dagster's configuration of the run, such as `jobs.CONTINUE`.
     """
     from orchestration.definitions import definitions
     from orchestration.resources import from_environment
@@ -137,7 +139,7 @@ def materialise(
             kept.add_event_listener(run_id, _listener(progress))
         graph = definitions(from_environment() if resources is None else resources)
         result = graph.resolve_implicit_global_asset_job_def().execute_in_process(
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},  # `progress` tells
+            run_config={**(config or {}), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=kept,
             asset_selection=[dg.AssetKey(name) for name in selection],
             run_id=run_id,

@@ -1,4 +1,4 @@
-"""What starts runs by itself: new journal segments, enough new live labels, a champion to look after, a day's end."""
+"""What starts runs by itself: journal segments, enough new live labels, a champion to look after, days and weeks."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orchestration import environment
-from orchestration.jobs import ingest, ingest_journals, retrain, watch_champion
+from orchestration.jobs import ingest, ingest_journals, retrain, retrain_from_scratch, watch_champion
 from orchestration.partitions import DAYS
 from orchestration.resources import GateSettings, LakeResource, RegistryResource, TrainingSettings
 
@@ -199,5 +199,22 @@ every_day = dg.build_schedule_from_partitioned_job(
     "the synthetic market's days are all there from the start.",
 )
 
+
+@dg.schedule(
+    job=retrain_from_scratch,
+    cron_schedule="30 2 * * 0",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Sundays at 02:30 UTC, once there is a bundle: the one before it continued from the champion.",
+)
+def every_week_from_scratch(context: dg.ScheduleEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
+    """One run a week that begins anew; the first bundle does so anyway."""
+    from orchestration.training_data import LEARNT
+
+    if not lake.open().exists(LEARNT):
+        return dg.SkipReason("there is no bundle yet: the first one begins anew anyway")
+    return dg.RunRequest()
+
+
 SENSORS = (new_journal_segments, retrain_on_live_labels, champion_to_watch)
-SCHEDULES = (every_day,)
+SCHEDULES = (every_day, every_week_from_scratch)

@@ -21,7 +21,7 @@ from models_registry.manifest import Metric
 from models_registry.policy_value import greedy
 from models_registry.strategy_dqn import HEADLINE, DqnConfig, fit, judge
 from models_registry.structure_autoencoder import statistical_features
-from models_registry.training import no_progress
+from models_registry.training_config import no_progress
 from models_registry.training_set import split_in_time
 
 pytestmark = pytest.mark.deep

@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orchestration import plots
-from orchestration.assets.training import OWNERS, opportunities, training_set
+from orchestration.assets.training import OWNERS, opportunities, starting_point, training_set
 from orchestration.resources import LakeResource, TrainingSettings
 from orchestration.tables import format_table, metric_table, search_table
 
 if TYPE_CHECKING:
     from models_registry.manifest import Component
-    from models_registry.structure_autoencoder import Progress
-    from models_registry.training_config import TrainingConfig
-    from models_registry.training_set import TrainingSet
-
-    Train = Callable[[TrainingSet, Mapping[str, Path], TrainingConfig, Path, Progress], Component]
 
 GROUP = "models"
 
@@ -27,7 +22,7 @@ GROUP = "models"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"tensorflow", "tflite"},
-    deps=[training_set],
+    deps=[training_set, starting_point],
     description="A window of normalised bars to 16 latents, and how unlike the training data it is. INT8 TFLite where "
     "that passes; without TensorFlow its plain version stands in. Compared with PCA.",
 )
@@ -35,21 +30,14 @@ def structure_autoencoder(
     context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """`models/structure_autoencoder` in the lake."""
-    from models_registry.training import train_structure_autoencoder
-
-    return _train(
-        context,
-        lake,
-        training,
-        lambda rows, _, config, folder, tell: train_structure_autoencoder(rows, config, folder, tell),
-    )
+    return _train(context, lake, training)
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"tensorflow", "tflite"},
-    deps=[training_set],
+    deps=[training_set, starting_point],
     description="The decision row to 32 features, learnt from where price went and how candidates ended. The win model "
     "is fitted to features of networks that have not seen its rows. Without TensorFlow 32 indicators stand in. "
     "Compared with the raw row in the same downstream model.",
@@ -58,18 +46,14 @@ def feature_network(
     context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """`models/feature_network` in the lake."""
-    from models_registry.training import train_feature_network
-
-    return _train(
-        context, lake, training, lambda rows, _, config, folder, tell: train_feature_network(rows, config, folder, tell)
-    )
+    return _train(context, lake, training)
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"tensorflow", "tflite"},
-    deps=[training_set],
+    deps=[training_set, starting_point],
     description="A window of bars to quantiles of how far price will reach below and above within the horizon, in ATR: "
     "an LSTM. Without TensorFlow the volume profile stands in. Compared with it and with constant quantiles.",
 )
@@ -77,14 +61,7 @@ def liquidity_predictor(
     context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """`models/liquidity_predictor` in the lake."""
-    from models_registry.training import train_liquidity_predictor
-
-    return _train(
-        context,
-        lake,
-        training,
-        lambda rows, _, config, folder, tell: train_liquidity_predictor(rows, config, folder, tell),
-    )
+    return _train(context, lake, training)
 
 
 @dg.asset(
@@ -100,16 +77,9 @@ def regime_predictor(
     context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """`models/regime_predictor` in the lake."""
-    from models_registry.training import train_regime_predictor
-
     if not training.market_regime_prediction:
         return _off(context, "ENABLE_MARKET_REGIME_PREDICTION is not true: bundles have no regime predictor")
-    return _train(
-        context,
-        lake,
-        training,
-        lambda rows, _, config, folder, tell: train_regime_predictor(rows, config, folder, tell),
-    )
+    return _train(context, lake, training)
 
 
 @dg.asset(
@@ -124,19 +94,10 @@ def dynamic_features(
     context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """`models/dynamic_features` in the lake."""
-    from models_registry.manifest import REGIME
-    from models_registry.training import train_dynamic_features
-
     if not training.dynamic_features:
         return _off(context, "ENABLE_DYNAMIC_FEATURES is not true: the win model is trained without them")
     return _train(
-        context,
-        lake,
-        training,
-        lambda rows, below, config, folder, tell: train_dynamic_features(
-            rows, config, folder, tell, regime=below.get(REGIME)
-        ),
-        more=lambda component: {"search": dg.MetadataValue.md(search_table(component))},
+        context, lake, training, more=lambda component: {"search": dg.MetadataValue.md(search_table(component))}
     )
 
 
@@ -144,7 +105,7 @@ def dynamic_features(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"xgboost", "onnx"},
-    deps=[training_set, structure_autoencoder, feature_network, liquidity_predictor, dynamic_features],
+    deps=[training_set, starting_point, structure_autoencoder, feature_network, liquidity_predictor, dynamic_features],
     description="The calibrated probability of the target before the stop, from the decision row, the outputs of the "
     "models before it and the candidate. Compared with the base rate and a logistic regression.",
 )
@@ -152,16 +113,14 @@ def win_classifier(
     context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """`models/win_classifier` in the lake."""
-    from models_registry.training import train_win_classifier
-
-    return _train(context, lake, training, train_win_classifier)
+    return _train(context, lake, training)
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"tensorflow", "tflite"},
-    deps=[opportunities, structure_autoencoder, win_classifier],
+    deps=[opportunities, starting_point, structure_autoencoder, win_classifier],
     description="What skip, long and short are worth when flat, hold and close in a position: a double DQN over both "
     "directions of every opportunity. Without TensorFlow the rules stand in. Compared with never trading, dice, the "
     "rules and the win model's threshold.",
@@ -170,29 +129,23 @@ def strategy_dqn(
     context: dg.AssetExecutionContext, lake: LakeResource, training: TrainingSettings
 ) -> dg.MaterializeResult[None]:
     """`models/strategy_dqn` in the lake."""
-    from models_registry.training import train_strategy_dqn
-    from orchestration import training_data
-
-    def train(
-        rows: "TrainingSet", below: "Mapping[str, Path]", config: "TrainingConfig", folder: Path, tell: "Progress"
-    ) -> "Component":
-        found = training_data.load_opportunities(lake.open())
-        return train_strategy_dqn(rows, found, below, config, folder, tell)
-
-    return _train(context, lake, training, train)
+    return _train(context, lake, training)
 
 
 def _train(
     context: dg.AssetExecutionContext,
     lake: LakeResource,
     training: TrainingSettings,
-    train: "Train",
     more: "Callable[[Component], Mapping[str, dg.RawMetadataValue]]" = lambda component: {},
 ) -> dg.MaterializeResult[None]:
     """Train the model that the asset is named after into its folder in the lake, on those that it depends on."""
+    from models_registry.assembling import train_model
+    from models_registry.manifest import DQN
+    from models_registry.training_config import models_of
     from orchestration import training_data
     from orchestration.artifacts import put_folder
-    from orchestration.model_folders import KeptCheckpoint, fetch, folder_of, models_of, needed
+    from orchestration.model_folders import KeptCheckpoint, fetch, folder_of, needed
+    from orchestration.model_folders import starting_point as start_of
 
     store, model = lake.open(), context.asset_key.path[-1]
     rows = training_data.load(store)
@@ -205,12 +158,20 @@ def _train(
         if unfinished.fetch():
             context.log.info("%s: there is a training that was not finished", model)
 
+        told = ("", 0.0)
+
         def tell(stage: str, fraction: float) -> None:
-            context.log.info("%s: %.0f %%", stage, 100 * fraction)
+            nonlocal told
+            # Each line is an event that Dagster stores: not one for every tree.
+            if stage != told[0] or fraction >= told[1] + 0.05:
+                context.log.info("%s: %.0f %%", stage, 100 * fraction)
+                told = stage, fraction
             unfinished.keep()
 
         below = fetch(store, needed(model, config), Path(work) / "below")
-        component = train(rows, below, config, own, tell)
+        start = start_of(store, model, Path(work) / "start")
+        found = training_data.load_opportunities(store) if model == DQN else None
+        component = train_model(model, rows, below, config, own, tell, start=start, opportunities=found)
         digest = put_folder(store, folder_of(model), own)
         unfinished.discard()
     return _trained(model, component, digest, more(component))
@@ -225,6 +186,7 @@ def _trained(
     name: str, component: "Component", digest: str, more: "Mapping[str, dg.RawMetadataValue]"
 ) -> dg.MaterializeResult[None]:
     """What a trained component shows: metrics beside their baselines, formats, plots."""
+    from models_registry.continuing import analyses_of, updates_of
     from models_registry.plots import component_plots
 
     metadata: dict[str, dg.RawMetadataValue] = {
@@ -234,6 +196,11 @@ def _trained(
         **plots.shown_all(component_plots(name, component)),
         **more,
     }
+    updates, analyses = updates_of(component), analyses_of(component)
+    if updates:
+        metadata |= {"updates": updates, "analyses": analyses}
+    if component.provenance is not None:
+        metadata["continued_from"] = component.provenance.continued_from or "nothing"
     if component.note:
         metadata["note"] = component.note
     if component.headline:

@@ -1,11 +1,15 @@
-"""What is learnt from: the training set, and the opportunities of the strategy."""
+"""What is learnt from: the training set, the opportunities of the strategy, and the models to continue from."""
+
+import tempfile
+from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
 from orchestration import plots
 from orchestration.assets.features import features, labels, live_labels
 from orchestration.assets.market import funding, klines
-from orchestration.resources import LakeResource, TrainingSettings
+from orchestration.resources import LakeResource, RegistryResource, TrainingSettings
 
 GROUP = "training"
 OWNERS = ["team:models"]
@@ -97,4 +101,46 @@ def opportunities(
             "path": path,
         },
         data_version=dg.DataVersion(found.data_hash),
+    )
+
+
+class Beginning(dg.Config):
+    """What the models' training begins with."""
+
+    champion: bool = Field(
+        default=False, description="Continue from the champion's models where that is allowed; else all begin anew."
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"mlflow"},
+    deps=[training_set],
+    description="The champion's models with all that their training left, for the next to continue from; or nothing, "
+    "so that all begin anew.",
+)
+def starting_point(
+    context: dg.AssetExecutionContext, config: Beginning, lake: LakeResource, registry: RegistryResource
+) -> dg.MaterializeResult[None]:
+    """`starting_point/current.json` in the lake, and the files that it names."""
+    from models_registry.component_folder import component_of_bundle
+    from models_registry.runtime import read_manifest
+    from orchestration.model_folders import keep_starting_point
+
+    store = lake.open()
+    models = registry.open() if config.champion else None
+    version = None if models is None else models.champion()
+    folders = {}
+    with tempfile.TemporaryDirectory() as work:
+        if models is not None and version is not None:
+            bundle = models.download(version, Path(work) / "bundle")
+            parts = read_manifest(bundle).components
+            folders = {name: component_of_bundle(bundle, part, Path(work) / name) for name, part in parts.items()}
+        keep_starting_point(store, version, folders)
+    if models is not None and version is None:
+        context.log.info("there is no champion to continue from: every model begins anew")
+    return dg.MaterializeResult(
+        metadata={"continue_from": version or "nothing", "models": ", ".join(sorted(folders)) or "none"},
+        data_version=dg.DataVersion(version or "none"),
     )

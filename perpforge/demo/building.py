@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 DATA = ("universe", "klines", "funding")
 FEATURES = ("features",)
 LABELS = ("labels", "live_labels", "training_set", "opportunities")
-MODELS = ("structure_autoencoder", "feature_network", "liquidity_predictor", "win_classifier", "strategy_dqn")
+MODELS = (
+    "starting_point",
+    "structure_autoencoder",
+    "feature_network",
+    "liquidity_predictor",
+    "win_classifier",
+    "strategy_dqn",
+)
 BUNDLE = ("trading_bundle", "bundle_evaluation", "champion")
 
 FIRST_HOLDOUT_HOURS = 6 * 24.0
@@ -83,8 +90,13 @@ class Building:
         days: list[str] | None = None,
         source: str | None = None,
         holdout_hours: float = FIRST_HOLDOUT_HOURS,
+        go_on: bool = False,
     ) -> None:
-        """Materialise `selection`, for `days` where it is cut into days, from `source` where it reads the market."""
+        """Materialise `selection`, for `days` where it is cut into days, from `source` where it reads the market.
+
+        With `go_on` the models continue from the champion's.
+        """
+        from orchestration.jobs import CONTINUE
         from orchestration.resources import GateSettings, TrainingSettings
         from orchestration.run import materialise, resources
 
@@ -100,6 +112,7 @@ class Building:
             ),
             days=(days[0], days[-1]) if days else None,
             progress=_Follower(selection, stage),
+            config=CONTINUE if go_on else None,
         )
         self.said |= made.metadata
 

@@ -133,7 +133,7 @@ class _Demo:
         if not building.count("SELECT count(*) FROM labels WHERE source = 'live'"):
             raise DemoStepMissing("no live label came back into the lake")
         with self.stages.stage("retrain", "train the second bundle") as stage:
-            building.run(MODELS, stage, holdout_hours=SECOND_HOLDOUT_HOURS)
+            building.run(MODELS, stage, holdout_hours=SECOND_HOLDOUT_HOURS, go_on=True)
         with self.stages.stage("gate", "judge it against the champion") as stage:
             building.run(BUNDLE, stage, holdout_hours=SECOND_HOLDOUT_HOURS)
             verdict = building.verdict()

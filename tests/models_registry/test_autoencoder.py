@@ -28,7 +28,8 @@ from models_registry.errors import NotEnoughData
 from models_registry.exports import choose, latencies_us
 from models_registry.manifest import AUTOENCODER, Component, FormatReport
 from models_registry.principal_components import PrincipalComponents
-from models_registry.training import no_progress, train_structure_autoencoder
+from models_registry.training import train_structure_autoencoder
+from models_registry.training_config import no_progress
 from models_registry.training_set import TrainingSet
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL

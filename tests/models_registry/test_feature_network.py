@@ -38,8 +38,7 @@ from models_registry.feature_network_runtime import (
 )
 from models_registry.manifest import Component
 from models_registry.principal_components import PrincipalComponents
-from models_registry.training import no_progress
-from models_registry.training_config import TrainingConfig, split_of
+from models_registry.training_config import TrainingConfig, no_progress, split_of
 from models_registry.training_set import Split, TrainingSet
 from tests.models_registry import crossed, planted
 

@@ -24,7 +24,7 @@ from models_registry.manifest import Component
 from models_registry.reach_metrics import reach_metrics
 from models_registry.reach_quantiles import PROFILE, ascending, fit_plain
 from models_registry.reach_rows import ReachRows
-from models_registry.training import no_progress
+from models_registry.training_config import no_progress
 from tests.models_registry import made_reach
 
 ROOT = Path(__file__).resolve().parents[2]

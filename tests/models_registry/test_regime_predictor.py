@@ -18,6 +18,7 @@ from models_registry.bundle import verify
 from models_registry.component_folder import load_component
 from models_registry.errors import BundleRejected, TrainingUnavailable
 from models_registry.manifest import AUTOENCODER, REGIME, WIN, Component, component_digest
+from models_registry.optional_training import regimes_in_force, train_regime_predictor
 from models_registry.regime_predictor import (
     PREDICTED,
     PRESENT,
@@ -30,7 +31,6 @@ from models_registry.regime_predictor import (
     transitions,
 )
 from models_registry.runtime import Predictor
-from models_registry.training import regimes_in_force, train_regime_predictor
 from models_registry.training_config import TrainingConfig
 from models_registry.training_set import TrainingSet, concatenate
 from tests.models_registry import planted

@@ -24,8 +24,8 @@ from models_registry.errors import InputRejected, NotEnoughData
 from models_registry.logistic import StandardLogistic, fit_logistic
 from models_registry.manifest import AUTOENCODER, Component, Metric, component_digest
 from models_registry.structure_autoencoder import statistical_features
-from models_registry.training import no_progress, train_win_classifier
-from models_registry.training_config import split_of
+from models_registry.training import train_win_classifier
+from models_registry.training_config import no_progress, split_of
 from models_registry.training_set import TrainingSet
 from tests.models_registry import planted
 from tests.models_registry.conftest import SMALL

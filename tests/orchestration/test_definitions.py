@@ -6,17 +6,22 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from market.lake import Lake
 from models_registry.demotion import DemotionRules
 from models_registry.gate import GateRules
 from orchestration import environment
+from orchestration.assets.training import Beginning
 from orchestration.definitions import definitions, defs
-from orchestration.jobs import EVALUATE, INGEST, LEARN
+from orchestration.jobs import CONTINUE, EVALUATE, INGEST, LEARN, retrain, retrain_from_scratch
 from orchestration.partitions import DAYS, daily
 from orchestration.resources import GateSettings, LakeResource, TrainingSettings, from_environment, parse_time
+from orchestration.sensors import every_week_from_scratch
+from orchestration.training_data import LEARNT
 from trading_worker.settings import load
 
 ASSETS = {*INGEST, "live_labels", *LEARN, *EVALUATE, "live_record"}
@@ -52,6 +57,27 @@ def test_the_sensors_run_by_default() -> None:
     sensors = {sensor.name: sensor.default_status for sensor in defs.sensors or []}
     names = ("new_journal_segments", "retrain_on_live_labels", "champion_to_watch")
     assert sensors == dict.fromkeys(names, dg.DefaultSensorStatus.RUNNING)
+
+
+def test_the_retraining_of_live_labels_goes_on_from_the_champion_and_the_weekly_one_begins_anew() -> None:
+    assert retrain.config == CONTINUE
+    assert retrain_from_scratch.config is None
+    jobs = {job.name: defs.resolve_job_def(job.name) for job in (retrain, retrain_from_scratch)}
+    for job in jobs.values():
+        assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} >= set(LEARN)
+    assert Beginning().champion is False
+    schedules = {schedule.name: schedule.default_status for schedule in defs.schedules or []}
+    assert schedules["every_week_from_scratch"] == dg.DefaultScheduleStatus.RUNNING
+    assert schedules["every_day"] == dg.DefaultScheduleStatus.STOPPED
+
+
+def test_nothing_begins_anew_before_there_is_a_bundle(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path / "lake"))
+    context = dg.build_schedule_context(resources={"lake": LakeResource(uri=store.uri)})
+    found = every_week_from_scratch(context)
+    assert isinstance(found, dg.SkipReason)
+    store.put_bytes(LEARNT, b"{}")
+    assert isinstance(every_week_from_scratch(context), dg.RunRequest)
 
 
 def test_loading_imports_nothing_heavy() -> None:

@@ -12,11 +12,11 @@ from models_registry.assembling import assemble
 from models_registry.component_folder import load_component, save_component
 from models_registry.manifest import AUTOENCODER, DYNAMIC, WIN, Component
 from models_registry.provenance import of_labels
-from models_registry.training_config import split_of
+from models_registry.training_config import models_of, split_of
 from models_registry.training_set import TrainingSet
 from orchestration import environment, training_data
 from orchestration.artifacts import get_folder, put_folder
-from orchestration.model_folders import folder_of, models_of
+from orchestration.model_folders import folder_of
 from orchestration.resources import TrainingSettings, from_environment
 from orchestration.run import Materialised, materialise, resources
 from tests.models_registry import moves

@@ -14,11 +14,12 @@ from models_registry.manifest import REGIME
 from models_registry.regime_predictor import RegimePredictor
 from models_registry.runtime import MODELS
 from models_registry.terms import hunting_terms
+from models_registry.training_config import models_of
 from orchestration import training_data
 from orchestration.artifacts import get_folder
 from orchestration.ingest import ingest_funding, universes
 from orchestration.label_store import History, read_history, store_history_labels
-from orchestration.model_folders import folder_of, models_of
+from orchestration.model_folders import folder_of
 from orchestration.resources import TrainingSettings, from_environment
 from orchestration.run import Materialised, materialise, resources
 from tests.models_registry.test_regime_predictor import market
