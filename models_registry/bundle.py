@@ -198,28 +198,45 @@ def _check_terms(folder: Path, manifest: Manifest) -> None:
 def _check_golden(folder: Path, predictor: Predictor, golden: Golden) -> None:
     """The outputs for the golden inputs are the golden outputs; models may fail in any way on inputs of theirs."""
     try:
-        with np.load(folder / golden.file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        actual = _golden_outputs(predictor, arrays, _seen(predictor, arrays))
-        expected = {name: arrays[name] for name in actual}
+        differences = golden_differences(predictor, golden_arrays(folder / golden.file))
+    except ValueError as error:
+        raise BundleRejected(folder, str(error)) from error
     except Exception as error:
         raise BundleRejected(folder, f"its golden outputs cannot be computed: {error}") from error
-    for name, values in actual.items():
+    for name, worst in differences.items():
         if name not in golden.tolerance:
             raise BundleRejected(folder, f"it declares no tolerance for golden {name}")
-        if not values.size:
-            raise BundleRejected(folder, f"golden {name} is empty and proves nothing")
-        if values.shape != expected[name].shape:
-            raise BundleRejected(folder, f"golden {name} is {expected[name].shape}, its inputs give {values.shape}")
-        difference = np.abs(values.astype(np.float64) - expected[name])
-        if name in RELATIVE:
-            difference /= np.maximum(np.abs(expected[name]), 1e-6)
-        unknown = np.isnan(values) != np.isnan(expected[name])
-        worst = np.inf if unknown.any() else float(np.nanmax(difference, initial=0.0))
         if worst > golden.tolerance[name]:
             raise BundleRejected(
                 folder, f"golden {name} differs by {worst:.3g}, more than the tolerance {golden.tolerance[name]:g}"
             )
+
+
+def golden_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Golden inputs and outputs by name."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def golden_differences(predictor: Predictor, golden: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """The largest difference of what `predictor` gives for the golden inputs to each golden output.
+
+    Those of `RELATIVE` are relative; a value that is known on one side only makes it infinite. Raises `ValueError` for
+    outputs that are empty or of another shape.
+    """
+    found = {}
+    for name, values in _golden_outputs(predictor, golden, _seen(predictor, golden)).items():
+        expected = golden[name]
+        if not values.size:
+            raise ValueError(f"golden {name} is empty and proves nothing")
+        if values.shape != expected.shape:
+            raise ValueError(f"golden {name} is {expected.shape}, its inputs give {values.shape}")
+        difference = np.abs(values.astype(np.float64) - expected)
+        if name in RELATIVE:
+            difference /= np.maximum(np.abs(expected), 1e-6)
+        unknown = np.isnan(values) != np.isnan(expected)
+        found[name] = np.inf if unknown.any() else float(np.nanmax(difference, initial=0.0))
+    return found
 
 
 def _golden_outputs(

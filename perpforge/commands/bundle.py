@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from models_registry.ledger import Entry
+    from models_registry.manifest import Component, FormatReport
     from models_registry.registry import Registry
 
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at the registered bundles and move the champion.")
@@ -102,11 +103,37 @@ def show(
     typer.echo(f"bundle {manifest.bundle_version}, DecisionSpec {manifest.decision_spec.id}, parent {manifest.parent}")
     for name, component in manifest.components.items():
         served = component.served or f"fallback: {component.fallback}"
-        typer.echo(f"  {name} {component.version}: {served}")
+        typer.echo(f"  {name} {component.version}: {served}{_history(component)}")
+        for format_name, report in component.formats.items():
+            typer.echo(f"    {format_name} {_format(report)}")
         for metric, score in component.metrics.items():
             typer.echo(f"    {metric} {score.value} ({score.baseline_name} {score.baseline}, 95 % {score.interval})")
             if words := trial_words(score, trials):
                 typer.echo(f"      {words}")
+
+
+def _format(report: FormatReport) -> str:
+    if not report.passed:
+        return f"failed: {report.failed}"
+    numbers = {
+        "bytes": report.bytes,
+        "us a call": None if report.latency_us is None else round(report.latency_us),
+        "times fp32": None if report.speedup is None else round(report.speedup, 2),
+        "agreement": None if report.agreement is None else round(report.agreement, 4),
+    }
+    return "passed, " + ", ".join(f"{value} {name}" for name, value in numbers.items() if value is not None)
+
+
+def _history(component: Component) -> str:
+    """How often the model was trained, each time from the one before, and on how much."""
+    from models_registry.continuing import analyses_of, updates_of
+
+    updates, record = updates_of(component), component.provenance
+    if not updates:
+        return ""
+    source = record.continued_from if record is not None else None
+    origin = f"continued from bundle {source}" if source else "from scratch"
+    return f" ({origin}; updates {updates}, analyses {analyses_of(component)})"
 
 
 @bundle_app.command()
@@ -147,6 +174,41 @@ def verify(version: Version = "champion", home: Home = DEFAULT_HOME, uri: Tracki
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from error
     typer.echo(f"bundle {resolved} is whole")
+
+
+@bundle_app.command()
+def reproduce(
+    version: Version = "champion",
+    lake: Annotated[str, typer.Option("--lake", envvar="LAKE_URI", help="the lake; none: the home folder's")] = "",
+    home: Home = DEFAULT_HOME,
+    uri: TrackingUri = "",
+) -> None:
+    """Train a bundle again from the data and settings that it records, and compare.
+
+    Exit code 0: the same files, or outputs within their tolerance; 1: not so; 2: it could not be trained again.
+    """
+    from market.lake import Lake
+    from models_registry.errors import ModelsError
+    from models_registry.mlflow_rest import RegistryError
+    from orchestration.reproducing import reproduce as rebuild
+
+    with _opened(home, uri) as registry:
+        resolved = _resolve(registry, version)
+        try:
+            found = rebuild(Lake(lake or str(home / "lake")), registry, resolved, _told)
+        except (ModelsError, RegistryError) as error:
+            typer.echo(f"bundle {resolved} cannot be trained again: {error}", err=True)
+            raise typer.Exit(2) from error
+    for each in found:
+        typer.echo(str(each))
+    reproduced = all(each.reproduced for each in found)
+    typer.echo(f"bundle {resolved} is {'' if reproduced else 'not '}reproduced")
+    if not reproduced:
+        raise typer.Exit(1)
+
+
+def _told(stage: str, fraction: float) -> None:
+    typer.echo(f"{stage}: {fraction:.0%}", err=True)
 
 
 @bundle_app.command()
