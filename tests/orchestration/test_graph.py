@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,23 +15,29 @@ from features.labels import LabelTable
 from market.bars import DAY_MS
 from market.klines_store import day_start
 from market.lake import Lake
+from models_registry.continuing import analyses_of, updates_of
 from models_registry.ledger import Ledger
-from models_registry.manifest import AUTOENCODER, WIN, Manifest, decode
+from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN, Manifest, decode
 from models_registry.mlflow_rest import BUNDLE_MODEL
 from models_registry.registry import Registry
+from models_registry.runtime import MODELS
 from models_registry.trial_log import TrialLog
 from orchestration.definitions import definitions
 from orchestration.ingest import ingest_funding, universes
-from orchestration.jobs import INGEST, LEARN
+from orchestration.jobs import CONTINUE, INGEST, LEARN
 from orchestration.label_store import read_history
+from orchestration.reproducing import reproduce
 from orchestration.resources import GateSettings, LakeResource, TrainingSettings
 from orchestration.run import MaterialisationFailed, Materialised, instance, materialise, resources
 from orchestration.sensors import RANGE_END, RANGE_START, retrain_on_live_labels
 from perpforge.commands.bundle import bundle_app
+from tests.in_process_conversion import convert_here
 from tests.mlflow_server import emptied_server
 from tests.orchestration.journals import label, publish_positions
 from tests.orchestration.markets import SOURCE, START, days, ingest, synthetic
 
+LEFT = (AUTOENCODER, DQN)
+"""What the second training leaves as it is: to fit and convert them again would prove nothing more, and take long."""
 HISTORY, LIVE = days(8), days(2, first=13)
 SMALL = TrainingSettings(epochs=1, max_windows=800, rounds=20, fewest_rows=60, holdout_hours=36, most_opportunities=900)
 SMALLER = GateSettings(evidence="not_worse", fewest_positions=10, fewest_days=0.5, strategy_mode="ict")
@@ -90,12 +97,19 @@ class Built:
     def resources(self, url: str) -> dict[str, object]:
         return resources(self.home, source=SOURCE, tracking_uri=url, training=SMALL, gate=SMALLER)
 
-    def run(self, *selection: str, dates: list[str] | None = None, url: str | None = None) -> Materialised:
+    def run(
+        self,
+        *selection: str,
+        dates: list[str] | None = None,
+        url: str | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> Materialised:
         return materialise(
             selection,
             home=self.home,
             resources=self.resources(url or self.url),
             days=(dates[0], dates[-1]) if dates else None,
+            config=config,
         )
 
     def manifest(self, version: str) -> Manifest:
@@ -104,8 +118,10 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return Built(tmp_path_factory.mktemp("home"))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    with pytest.MonkeyPatch.context() as patch:
+        convert_here(patch)
+        yield Built(tmp_path_factory.mktemp("home"))
 
 
 def test_the_retraining_that_the_sensor_asks_for_runs_the_whole_graph(built: Built) -> None:
@@ -136,7 +152,8 @@ def test_the_bundle_has_its_numbers_and_its_components_too(built: Built) -> None
     assert manifest.bundle_version == "1"
     assert manifest.fallbacks == {}
     assert manifest.training.rows > 200
-    for name in (AUTOENCODER, WIN):
+    assert set(manifest.components) == set(MODELS)
+    for name in MODELS:
         assert manifest.components[name].version.isdecimal()
         assert manifest.components[name].served is not None
     registered = built.registry.list()[-1]
@@ -194,8 +211,10 @@ def test_live_labels_come_back_into_the_next_bundle(built: Built, tmp_path: Path
     built.run(*INGEST, dates=LIVE)
     decided_live = np.flatnonzero(built.table.labels["decided_at"] >= day_start(LIVE[0]))
     publish_positions(built.lake, tmp_path / "journal", built.table, decided_live[:60], worker="second")
-    # The autoencoder stays as it is: converting it again would take half of this file's time.
-    made = built.run("live_labels", *(name for name in LEARN if name != "structure_autoencoder"))
+    made = built.run("live_labels", *(name for name in LEARN if name not in LEFT), config=CONTINUE)
+    assert made.metadata["starting_point"]["continue_from"] == "1"
+    for name in (FEATURE_NETWORK, LIQUIDITY, WIN):
+        assert (made.metadata[name]["continued_from"], made.metadata[name]["updates"]) == ("1", 2), name
     assert made.metadata["live_labels"]["labels"] == 100
     assert made.metadata["training_set"]["live_labels"] == 100
     second = made.metadata["trading_bundle"]["version"]
@@ -204,6 +223,10 @@ def test_live_labels_come_back_into_the_next_bundle(built: Built, tmp_path: Path
     assert manifest.parent == "1"
     assert manifest.training.live_labels > built.manifest("1").training.live_labels > 0
     assert manifest.training.last_known_at > built.manifest("1").training.last_known_at
+    first, win = built.manifest("1").components[WIN], manifest.components[WIN]
+    assert updates_of(win) == updates_of(first) + 1 == 2
+    assert analyses_of(win) > 2 * analyses_of(first) > 0
+    assert win.parameters["trees"] > first.parameters["trees"]
     verdict = made.metadata["champion"]
     assert verdict["rule"] == "not_worse"
     assert verdict["promoted"] == (built.registry.champion() == second)
@@ -248,3 +271,23 @@ def test_a_bundle_that_was_tampered_with_is_not_judged(built: Built, monkeypatch
         built.run("trading_bundle", "bundle_evaluation", "champion")
     assert failed.value.step == "bundle_is_whole"
     assert built.registry.ledger.verify() == before
+
+
+@pytest.mark.deep
+def test_every_model_continues_from_the_champion_and_the_bundle_is_reproduced(built: Built) -> None:
+    """From the recorded data, settings and parent the same files come out."""
+    champion = built.registry.champion()
+    assert champion is not None
+    built.run(*INGEST, dates=days(2, first=15))  # later days to calibrate and judge by than the champion has seen
+    made = built.run(*LEARN, config=CONTINUE).metadata
+    version = str(made["trading_bundle"]["version"])
+    manifest, before = built.manifest(version), built.manifest(champion)
+    for name in MODELS:
+        record = manifest.components[name].provenance
+        assert record is not None
+        assert record.continued_from == champion, name
+        assert updates_of(manifest.components[name]) == updates_of(before.components[name]) + 1, name
+        assert analyses_of(manifest.components[name]) > analyses_of(before.components[name]), name
+    found = reproduce(built.lake, built.registry, version)
+    assert [each.name for each in found if not (each.same and each.reproduced)] == []
+    assert {each.name for each in found} == set(MODELS)
