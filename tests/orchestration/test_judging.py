@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from market.lake import Lake
@@ -15,6 +16,7 @@ from models_registry.mlflow_rest import RegistryAnswer
 from models_registry.registry import Registry as RealRegistry
 from models_registry.registry import RunRecord
 from orchestration import judging
+from orchestration.choosing import Choice
 from orchestration.judging import Bench, Comparison, compare, decide, measure_of
 from tests.models_registry.test_gate import FIT, record
 from trading_worker.settings import EngineSettings
@@ -199,6 +201,21 @@ def test_the_window_begins_after_what_the_champion_has_seen(registry: Registry, 
     judge(registry, rows, "2")
     judge(registry, rows, "4")
     assert asked == [10, 31]
+
+
+def test_the_window_begins_after_the_one_by_which_the_challenger_was_chosen(
+    registry: Registry, rows: Bench, asked: list[int]
+) -> None:
+    judge(registry, rows, "1")
+    choice = Choice(
+        version="4", other="3", start_ms=11, until_ms=75, rows=200, log_loss=0.6, other_log_loss=0.61,
+        expectancy=None, other_expectancy=None,
+    )  # fmt: skip
+    registry.challenge("4", choice.reason, "trading_bundle", {"choice": msgspec.to_builtins(choice)})
+    assert judge(registry, rows, "4").promoted, "put up again without a choice: the old one counts still"
+    assert asked[-1] == 75
+    judge(registry, rows, "3")
+    assert asked[-1] < 75, "not of the other, which nothing was chosen by"
 
 
 def test_a_demoted_bundle_is_not_promoted_again_by_the_evidence_of_before(registry: Registry, rows: Bench) -> None:
