@@ -45,8 +45,7 @@ CONFIG = TrainingConfig(win=WinConfig(rounds=60, threads=1, learning_rate=0.1, f
 
 @pytest.fixture(autouse=True)
 def _no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("structure_autoencoder", "feature_network"):
-        monkeypatch.setattr(f"models_registry.{module}.find_spec", lambda name: None)
+    monkeypatch.setattr("models_registry.keras_setup.find_spec", lambda name: None)
 
 
 def evaluating(rows: TrainingSet, work: Path, config: TrainingConfig = CONFIG, plan: WalkForward = PLAN) -> Evaluating:

@@ -24,7 +24,7 @@ SMALL = TrainingSettings(
 
 @pytest.fixture(autouse=True)
 def _no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models_registry.structure_autoencoder.find_spec", lambda name: None)
+    monkeypatch.setattr("models_registry.keras_setup.find_spec", lambda name: None)
 
 
 def run(home: Path) -> Materialised:
