@@ -26,7 +26,8 @@ All five are NaN while the window has no volume at all; a node is NaN when there
 
 *How it stays cheap.* A bar is added and the one that leaves is taken away. Volumes are whole multiples of a unit about
 2**-40 of the largest one, so that these sums are exact and what leaves leaves nothing behind. The profile is made
-afresh from the ring when the width changes, when a volume is too large for the unit, and every 96 bars of the clock.
+afresh from the ring when the width changes, when a volume is too large for the unit, and with every 96 bars of the
+clock that bring another unit.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ Word = np.uint64
 BARS = 96
 """Bars of the window."""
 BLOCK_BARS = 96
-"""The profile is made afresh at least this often, by the clock."""
+"""The unit is chosen anew at least this often, by the clock."""
 LEVEL_BARS = 4
 """The point of control and the value area are found again at the first bar of every so many of the clock."""
 LEAST_RANGE = 2.0**-30
@@ -64,7 +65,7 @@ USUAL_BINS = 4
 VALUE_AREA = 0.7
 
 # State of `profile`: one over the bins' width and over the unit of volume, the extremes of the window, its volume in
-# units, the blocks of the clock in which the profile was made and the levels were found, those three levels as prices;
+# units, the blocks of the clock in which the unit was chosen and the levels were found, those three levels as prices;
 # then the bins, and the rings of high, low and volume.
 PER_WIDTH, PER_UNIT, TOP, BOTTOM, TOTAL, BLOCK, LEVEL_BLOCK, POC, VALUE_HIGH, VALUE_LOW = range(10)
 BINS = 10
