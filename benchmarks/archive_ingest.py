@@ -73,7 +73,7 @@ def run() -> list[Row]:
         for i in range(ROUNDS):
             lake = Lake(str(root / f"lake{i}"))
             began, spent = time.perf_counter(), time.process_time()
-            report = ArchiveIngest(lake, BinanceArchive(str(root)), workers=2).run(SYMBOLS, start, end)
+            report = ArchiveIngest(lake, BinanceArchive(str(root)), workers=4).run(SYMBOLS, start, end)
             wall.append(time.perf_counter() - began)
             cpu.append(time.process_time() - spent)
             assert report.bars == sum(bars.size for bars in truth.values())

@@ -84,7 +84,7 @@ class ArchiveIngest:
     ----------
     lake, archive: into what, and from where.
     top_up: has what the archive lacks; None asks nobody.
-    workers: threads; reading, parsing and writing let others run meanwhile.
+    workers: threads, by default two for each processor: while one waits for the disk, another parses.
     progress: told after every day.
     """
 
@@ -100,7 +100,7 @@ class ArchiveIngest:
         self._lake = lake
         self._archive = archive
         self._top_up = top_up
-        self._workers = workers or os.cpu_count() or 2
+        self._workers = workers or 2 * (os.cpu_count() or 1)
         self._progress = progress
 
     def run(self, symbols: Sequence[str], start_ms: int, end_ms: int, *, again: bool = False) -> Report:
