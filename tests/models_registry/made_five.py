@@ -48,7 +48,7 @@ def config_of(small: TrainingConfig) -> TrainingConfig:
             folds=2,
             features_tolerance=NEVER_REFUSED,
             outcome_tolerance=NEVER_REFUSED,
-            disagreement=1.0,
+            agreement=0.0,
         ),
         liquidity=LiquidityConfig(units=8, pool=8, epochs=1, folds=2, batch=256, fewest_rows=100, agreement=0.0),
         dqn=DqnConfig(
@@ -118,4 +118,6 @@ def converting_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "_run", run)
+        convert._keras_model.cache_clear()
         yield
+        convert._keras_model.cache_clear()
