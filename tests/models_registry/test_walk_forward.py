@@ -37,7 +37,7 @@ from models_registry.walk_forward import (
     walk,
 )
 from models_registry.win_classifier import WinConfig
-from tests.models_registry import made_episodes, planted
+from tests.models_registry import made_episodes, plain_networks, planted
 
 PLAN = WalkForward(folds=4, every=1, prequential=False)
 CONFIG = TrainingConfig(win=WinConfig(rounds=60, threads=1, learning_rate=0.1, fewest_fit=200))
@@ -45,7 +45,7 @@ CONFIG = TrainingConfig(win=WinConfig(rounds=60, threads=1, learning_rate=0.1, f
 
 @pytest.fixture(autouse=True)
 def _no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models_registry.keras_setup.find_spec", lambda name: None)
+    plain_networks.use(monkeypatch)
 
 
 def evaluating(rows: TrainingSet, work: Path, config: TrainingConfig = CONFIG, plan: WalkForward = PLAN) -> Evaluating:

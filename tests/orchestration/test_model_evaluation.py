@@ -15,7 +15,7 @@ from orchestration import training_data
 from orchestration.definitions import defs
 from orchestration.resources import TrainingSettings
 from orchestration.run import Materialised, materialise, resources
-from tests.models_registry import planted
+from tests.models_registry import plain_networks, planted
 
 SMALL = TrainingSettings(
     rounds=40, fewest_rows=300, feature_network=False, liquidity_predictor=False, strategy_dqn=False, evaluation_every=1
@@ -24,7 +24,7 @@ SMALL = TrainingSettings(
 
 @pytest.fixture(autouse=True)
 def _no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models_registry.keras_setup.find_spec", lambda name: None)
+    plain_networks.use(monkeypatch)
 
 
 def run(home: Path) -> Materialised:
