@@ -142,7 +142,9 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=0.2, description="Share of the rows before the holdout that stops the training and calibrates."
     )
     epochs: int = Field(
-        default=20, description="Most epochs of the autoencoder; the other networks' most go with it.", ge=1
+        default=20,
+        description="Most epochs of the autoencoder; the other networks' most go with it, and all that continue.",
+        ge=1,
     )
     max_windows: int = Field(default=30_000, description="Most windows that the autoencoder is fitted to.", ge=1)
     rounds: int = Field(default=400, description="Most rounds of the win model.", ge=1)
@@ -231,10 +233,18 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         few = self.fewest_rows
         network = NetworkConfig(
-            epochs=-(-3 * self.epochs // 2), fewest_fit=few // 2, fewest_validation=few // 10, quantise=self.quantise
+            epochs=-(-3 * self.epochs // 2),
+            continued_epochs=-(-2 * self.epochs // 5),
+            fewest_fit=few // 2,
+            fewest_validation=few // 10,
+            quantise=self.quantise,
         )
         liquidity = LiquidityConfig(
-            epochs=-(-3 * self.epochs // 5), most_rows=self.max_windows, fewest_rows=few, quantise=self.quantise
+            epochs=-(-3 * self.epochs // 5),
+            continued_epochs=-(-self.epochs // 5),
+            most_rows=self.max_windows,
+            fewest_rows=few,
+            quantise=self.quantise,
         )
         strategy = DqnConfig(
             learner=LearnerConfig(passes=-(-self.epochs // 2)),
@@ -257,10 +267,15 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
             validation_fraction=self.validation_fraction,
             embargo_ms=self.plan().horizon_minutes * 60_000,
             autoencoder=AutoencoderConfig(
-                epochs=self.epochs, most_windows=self.max_windows, fewest_windows=few, quantise=self.quantise
+                epochs=self.epochs,
+                continued_epochs=-(-3 * self.epochs // 10),
+                most_windows=self.max_windows,
+                fewest_windows=few,
+                quantise=self.quantise,
             ),
             win=WinConfig(
                 rounds=self.rounds,
+                continued_rounds=-(-self.rounds // 4),
                 threshold=self.min_confidence,
                 fewest_fit=few,
                 fewest_validation=few // 5,
