@@ -1,21 +1,23 @@
 """Keras to TFLite and xgboost to ONNX, in a subprocess: a converter that crashes takes a format with it, not the run.
 
-`python -m models_registry.convert MODEL REPRESENTATIVE.npy FOLDER FORMAT…` converts to each format in turn and tries
-every file before it says so on its standard output. `convert` runs that, with a time limit.
+`main` converts to each format in turn and tries every file before it says so on its standard output. `convert` runs
+that in a process of its own, with a time limit: a fork of one that has loaded TensorFlow once, as loading it takes
+longer than converting a small network.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -53,20 +55,24 @@ def convert(
     formats: Sequence[str] = FORMATS,
     *,
     time_limit_s: float = 180.0,
-    worker: Sequence[str] = (sys.executable, "-m", "models_registry.convert"),
+    worker: Sequence[str] | None = None,
 ) -> dict[str, Converted]:
     """Convert the file `model`, of Keras or for `ONNX` of xgboost, to every format, as `folder/` `file_of(format)`.
 
     `representative [n, ...]` calibrates INT8, and every file is tried on the first of it. A format whose conversion
     fails, crashes the subprocess or exceeds `time_limit_s` is reported as failed, and the remaining ones are tried in a
-    new subprocess.
+    new subprocess. `worker` is a command to run in place of `main`, with the same arguments.
     """
     results: dict[str, Converted] = {}
     with tempfile.TemporaryDirectory(prefix="convert-") as scratch:
         data = Path(scratch) / "representative.npy"
         np.save(data, representative)
         while remaining := [name for name in formats if name not in results]:
-            report = _run([*worker, str(model), str(data), str(folder), *remaining], Path(scratch), time_limit_s)
+            arguments = [str(model), str(data), str(folder), *remaining]
+            if worker is None:
+                report = _forked(arguments, Path(scratch), time_limit_s)
+            else:
+                report = _run([*worker, *arguments], Path(scratch), time_limit_s)
             for name, failed in report.finished.items():
                 results[name] = _checked(name, folder / file_of(name), failed)
             unfinished = [name for name in remaining if name not in results]
@@ -91,18 +97,46 @@ class _Report:
     ended: str
 
 
+@cache
+def _loaded() -> ForkServerContext:
+    """Forks of a process that has loaded TensorFlow; it ends with this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["models_registry.convert_loaded"])
+    return context
+
+
+def _forked(arguments: list[str], scratch: Path, time_limit_s: float) -> _Report:
+    process = _loaded().Process(target=_child, args=(arguments, str(scratch)), name="conversion")
+    process.start()
+    process.join(time_limit_s)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return _report(scratch, f"conversion exceeded its time limit of {time_limit_s:g} s")
+    return _report(scratch, _exit_words(process.exitcode))
+
+
+def _child(arguments: list[str], scratch: str) -> None:
+    """In the fork: convert, with the standard streams in files."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(Path(scratch) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+        os.close(file)
+    main(arguments)
+
+
 def _run(command: list[str], scratch: Path, time_limit_s: float) -> _Report:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    package = str(Path(__file__).resolve().parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with (scratch / "stdout").open("wb") as out, (scratch / "stderr").open("wb") as err:
         try:
-            code = subprocess.run(
-                command, stdout=out, stderr=err, env=environment, timeout=time_limit_s, check=False
-            ).returncode
+            code = subprocess.run(command, stdout=out, stderr=err, timeout=time_limit_s, check=False).returncode
             ended = _exit_words(code)
         except subprocess.TimeoutExpired:
             ended = f"conversion exceeded its time limit of {time_limit_s:g} s"
+    return _report(scratch, ended)
+
+
+def _report(scratch: Path, ended: str) -> _Report:
+    """What the subprocess said of each format before it `ended`."""
     said = (scratch / "stderr").read_text(errors="replace").strip().splitlines()
     tail = [line for line in said if not _NOTE.match(line)][-1:]
     finished: dict[str, str | None] = {}
@@ -142,8 +176,7 @@ def main(arguments: Sequence[str]) -> None:
             failed = _try(path, representative[:64], name)
         except (ValueError, RuntimeError, TypeError, OSError) as error:
             failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        sys.stdout.write(json.dumps({"format": name, "failed": failed}) + "\n")
-        sys.stdout.flush()
+        print(json.dumps({"format": name, "failed": failed}), flush=True)
 
 
 @cache
@@ -184,7 +217,3 @@ def _try(path: Path, rows: NDArray[np.float32], name: str) -> str | None:
 
     outputs = [OnnxSession(path).run(rows)] if name == ONNX else TfliteSession(path).run(rows)
     return None if all(np.isfinite(values).all() for values in outputs) else "the converted file gives NaN"
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

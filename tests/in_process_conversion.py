@@ -15,11 +15,11 @@ from models_registry import convert
 def convert_here(patch: pytest.MonkeyPatch) -> None:
     """Convert without a subprocess until `patch` is undone. What crashes then takes the test with it."""
 
-    def run(command: list[str], scratch: Path, time_limit_s: float) -> convert._Report:
+    def run(arguments: list[str], scratch: Path, time_limit_s: float) -> convert._Report:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            convert.main(command[3:])  # after `python -m models_registry.convert`
+            convert.main(arguments)
         lines = [json.loads(line) for line in said.getvalue().splitlines() if line.startswith('{"format"')]
         return convert._Report({line["format"]: line["failed"] for line in lines}, "not in a subprocess")
 
-    patch.setattr(convert, "_run", run)
+    patch.setattr(convert, "_forked", run)
