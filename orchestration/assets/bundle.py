@@ -48,7 +48,7 @@ def trading_bundle(
         context.log.warning("%s was found at version %s: %s", entry.alias, entry.version, entry.reason)
     rows = training_data.load(store)
     config = training.config(int(rows.decided_at[-1]), parent=models.champion())
-    bundle = register_bundle(store, models, rows, config, trials.entering(registry.ledger, context.run_id))
+    bundle = register_bundle(store, models, rows, config, trials.entering(registry.ledger, context.run.run_id))
     context.log.info("bundle %s is registered", bundle.version)
     manifest = bundle.manifest
     seen = training_data.keep_learnt(store, manifest.training.data_hash)
