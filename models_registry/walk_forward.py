@@ -69,6 +69,8 @@ class FoldResult(msgspec.Struct, frozen=True, kw_only=True):
     fold: Fold
     metrics: dict[str, dict[str, Metric]] = {}
     """By model and name, with their sums by block."""
+    headlines: dict[str, str] = {}
+    """The metric of each model that a summary shows."""
     fallbacks: dict[str, str] = {}
     """Models that their plain version stood in for: they have no metrics."""
     failed: str | None = None
@@ -225,6 +227,7 @@ def _result(fold: Fold, folders: Mapping[str, Path]) -> FoldResult:
     return FoldResult(
         fold=fold,
         metrics={name: metrics_by_block(folders[name]) for name, part in parts.items() if part.metrics},
+        headlines={name: part.headline for name, part in parts.items() if part.headline is not None},
         fallbacks={name: part.fallback for name, part in parts.items() if part.fallback is not None},
     )
 

@@ -109,13 +109,11 @@ def improvements(pooled: Mapping[str, Mapping[str, PooledMetric]]) -> bytes:
 
 
 def by_fold(found: ModelEvaluation) -> dict[str, bytes]:
-    """The first metric of each model that has a baseline, fold by fold, from scratch and prequentially."""
+    """The headline of each model beside its baseline, fold by fold, from scratch and prequentially."""
     pngs = {}
-    for model, metrics in found.from_scratch.items():
-        name = next((name for name, metric in metrics.items() if metric.improvement is not None), None)
-        if name is None:
-            continue
-        runs = {"from scratch": found.folds, "prequential": found.continued}
+    runs = {"from scratch": found.folds, "prequential": found.continued}
+    headlines = {model: name for fold in found.folds for model, name in fold.headlines.items()}
+    for model, name in headlines.items():
         pngs[model] = _folds(model, name, {run: [fold.metrics.get(model, {}) for fold in runs[run]] for run in runs})
     return pngs
 

@@ -141,6 +141,7 @@ def test_a_planted_relation_is_found_in_every_fold(made: TrainingSet, tmp_path: 
     assert all(value is not None and value < metric.baseline for value in metric.folds)
     held = made.decided_at >= found.folds[0].fold.start_ms
     assert metric.rows == held.sum()
+    assert found.folds[0].headlines == {WIN: "log_loss"}
     text = evaluation_markdown(found)
     assert "| log_loss |" in text
     assert ", shown |" in text
