@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models_registry.component_folder import fresh, save_component
+from models_registry.continuing import StartingPoint
 from models_registry.errors import NotEnoughData
 from models_registry.evaluation_table import evaluation_markdown, trial_words
 from models_registry.feature_network_fitting import NetworkConfig
@@ -141,7 +142,7 @@ def test_a_planted_relation_is_found_in_every_fold(made: TrainingSet, tmp_path: 
     assert all(value is not None and value < metric.baseline for value in metric.folds)
     held = made.decided_at >= found.folds[0].fold.start_ms
     assert metric.rows == held.sum()
-    assert found.folds[0].headlines == {WIN: "log_loss"}
+    assert found.folds[0].headlines == {AUTOENCODER: "outcome_log_loss", WIN: "log_loss"}
     text = evaluation_markdown(found)
     assert "| log_loss |" in text
     assert ", shown |" in text
@@ -226,9 +227,9 @@ def test_a_chain_goes_on_from_the_fold_before_each_time(
         folder: Path,
         progress: object,
         *,
-        initial: Path | None = None,
+        start: StartingPoint | None = None,
     ) -> Component:
-        before = None if initial is None else int((initial / "start").read_text())
+        before = None if start is None else int((start.folder / "start").read_text())
         begun.append((int(config.holdout_start_ms or 0), before))
         metric = Metric(value=1.0, improvement=0.0, sums=([0.0] * 20, [1.0] * 20, [0.0] * 20, [1.0] * 20))
         fresh(folder)
