@@ -32,7 +32,7 @@ from orchestration.label_store import History, store_history_labels
 from orchestration.resources import TrainingSettings
 from orchestration.training_data import join
 
-pytestmark = pytest.mark.deep
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(3600)]
 
 SEED, SYMBOLS, DAYS = 7, 10, 30
 SETTINGS = TrainingSettings(seed=SEED, epochs=8, rounds=150, max_windows=6000, most_opportunities=9000, quantise=False)
