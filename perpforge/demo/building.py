@@ -39,8 +39,9 @@ SECOND_HOLDOUT_HOURS = 24.0
 SMALLER_GATE: dict[str, Any] = {"evidence": "not_worse", "fewest_positions": 60, "fewest_days": 0.75}
 """What the demo asks of its second bundle in place of the gate's defaults: it has one day to judge by, which shows
 neither 300 positions in 5 days nor, as a rule, that one bundle is better than another."""
-STRATEGY = "self_learning"
-"""The strategy of the demo's worker, and so of the gate's replay."""
+STRATEGY = "hybrid"
+"""The strategy of the demo's worker, and so of the gate's replay: the default. By `self_learning` a network that has
+found nothing, as on a market without an edge, would trade nothing and bring no labels to show the loop with."""
 
 
 def gate_differs() -> dict[str, tuple[Any, Any]]:
