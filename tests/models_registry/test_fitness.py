@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from models_registry.assembling import TrainedBundle
 from models_registry.fitness import WAVE_ROWS, fitness, integrity, latency_ms, unfit_formats
 from models_registry.manifest import WIN, Manifest
 from models_registry.runtime import Predictor
-from models_registry.training import TrainedBundle
 from models_registry.training_set import TrainingSet
 from tests.models_registry.planted import NAMES, SPEC_ID
 
