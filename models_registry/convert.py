@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,11 +33,16 @@ FORMATS = (FP32, INT8, INT8_IO)
 ONNX = "onnx"
 """Of the win model's trees."""
 
+FORK_S = 60.0
+"""A fork that takes longer is ended, and a process that loads all anew takes its place, with the whole time limit: a
+library may have held a lock when it was forked."""
+ALONE = (sys.executable, "-c", "import sys; from models_registry.convert import main; main(sys.argv[1:])")
+
 _NOTE = re.compile(r"[IW]\d{4} |INFO|WARNING")
 """What libraries tell of themselves on standard error: no reason of anything."""
 
 SMALLEST_BYTES = 1024
-"""A converter that loses the weights still writes a file, of a few hundred bytes."""
+"""A TFLite converter that loses the weights still writes a file, of a few hundred bytes. Trees may have no more."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,12 @@ def _loaded() -> ForkServerContext:
 def _forked(arguments: list[str], scratch: Path, time_limit_s: float) -> _Report:
     process = _loaded().Process(target=_child, args=(arguments, str(scratch)), name="conversion")
     process.start()
-    process.join(time_limit_s)
+    process.join(min(FORK_S, time_limit_s))
     if process.exitcode is None:
         process.kill()
         process.join()
+        if time_limit_s > FORK_S:
+            return _run([*ALONE, *arguments], scratch, time_limit_s)
         return _report(scratch, f"conversion exceeded its time limit of {time_limit_s:g} s")
     return _report(scratch, _exit_words(process.exitcode))
 
@@ -157,7 +165,7 @@ def _checked(name: str, path: Path, failed: str | None) -> Converted:
     if failed is not None:
         return Converted(name, None, failed)
     size = path.stat().st_size if path.is_file() else 0
-    if size < SMALLEST_BYTES:
+    if size < (1 if name == ONNX else SMALLEST_BYTES):
         return Converted(name, None, f"the converted file has {size} bytes")
     return Converted(name, path, None)
 

@@ -17,7 +17,7 @@ from features.decision_spec import DECISION_SPEC
 from features.expression_parser import parse
 from features.expression_program import Program
 from features.expressions import columns, text
-from models_registry import dynamic_features, training
+from models_registry import dynamic_features
 from models_registry.assembling import TrainedBundle, assemble
 from models_registry.bundle import rewrite_manifest, verify
 from models_registry.component_folder import load_component, save_component
@@ -26,8 +26,10 @@ from models_registry.dynamic_features import EXPRESSIONS_FILE, DynamicColumns, S
 from models_registry.dynamic_selection import DynamicConfig, DynamicReport, Moves, regime_codes, search
 from models_registry.errors import BundleRejected, ComponentsDiffer, InputRejected
 from models_registry.manifest import AUTOENCODER, DYNAMIC, REGIME, WIN, Component, decode, encode
+from models_registry.optional_training import train_dynamic_features
 from models_registry.provenance import identity, of_labels
 from models_registry.runtime import Predictor
+from models_registry.training import train_win_classifier
 from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import TrainingSet
 from models_registry.win_classifier import WinConfig
@@ -67,9 +69,9 @@ def trained_into(work: Path, rows: TrainingSet, config: TrainingConfig) -> dict[
     folders[AUTOENCODER].mkdir(parents=True)
     record = of_labels(rows, split_of(rows, config), config.seed)
     save_component(folders[AUTOENCODER], msgspec.structs.replace(PLAIN, provenance=record))
-    training.train_dynamic_features(rows, config, folders[DYNAMIC])
+    train_dynamic_features(rows, config, folders[DYNAMIC])
     below = {name: folders[name] for name in (AUTOENCODER, DYNAMIC)}
-    training.train_win_classifier(rows, below, config, folders[WIN])
+    train_win_classifier(rows, below, config, folders[WIN])
     return folders
 
 
@@ -349,7 +351,7 @@ def test_only_what_was_trained_together_is_assembled(planted: TrainingSet, tmp_p
     with pytest.raises(ComponentsDiffer, match="another dynamic_features") as refused:
         assemble(planted, TRAINING, without, tmp_path / "bundle")
     assert refused.value.asset == WIN
-    training.train_dynamic_features(planted, replace(TRAINING, seed=8), folders[DYNAMIC])
+    train_dynamic_features(planted, replace(TRAINING, seed=8), folders[DYNAMIC])
     with pytest.raises(ComponentsDiffer, match="another dynamic_features"):
         assemble(planted, TRAINING, folders, tmp_path / "bundle")
     chosen = load_component(folders[DYNAMIC])

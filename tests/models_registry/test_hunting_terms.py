@@ -29,7 +29,7 @@ HUNTING = replace(SMALL, hunting=hunting_terms(HuntSettings()))
 def _plain_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the models are does not matter here."""
 
-    def unavailable(*_: object) -> Component:
+    def unavailable(*_: object, **__: object) -> Component:
         raise TrainingUnavailable("this model", "the library")
 
     monkeypatch.setattr("models_registry.structure_autoencoder.train", unavailable)

@@ -292,7 +292,7 @@ class TestBundle:
             assert REGIME not in predictor.fallbacks
 
     def test_it_is_trained_when_the_training_asks_for_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def unavailable(*_: object) -> Component:
+        def unavailable(*_: object, **__: object) -> Component:
             raise TrainingUnavailable("this model", "the library")
 
         monkeypatch.setattr("models_registry.structure_autoencoder.train", unavailable)
