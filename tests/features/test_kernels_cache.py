@@ -152,6 +152,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.deep
 def test_an_edited_kernel_from_outside_the_packages_gives_new_numbers(tmp_path: Path) -> None:
     file = tmp_path / "own_kernel.py"
     file.write_text(OWN_KERNEL)

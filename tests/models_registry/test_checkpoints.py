@@ -83,7 +83,7 @@ here.trained(Path({str(folder)!r}), on_epoch=between)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
 
 
-@pytest.mark.parametrize("when", ["between", "writing"])
+@pytest.mark.parametrize("when", [pytest.param("between", marks=pytest.mark.deep), "writing"])
 def test_a_training_that_was_killed_goes_on_to_the_same_network(
     when: str, undisturbed: tuple[list[bytes], Fitted], tmp_path: Path
 ) -> None:

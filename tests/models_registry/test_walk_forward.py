@@ -197,6 +197,7 @@ def test_an_interrupted_walk_goes_on_where_it_was(made: TrainingSet, tmp_path: P
     assert msgspec.json.decode(encode(found), type=ModelEvaluation) == found
 
 
+@pytest.mark.deep
 def test_a_fold_with_too_little_before_it_is_named_and_left_out(made: TrainingSet, tmp_path: Path) -> None:
     config = replace(CONFIG, win=replace(CONFIG.win, fewest_fit=1500))
     found = walk(evaluating(made, tmp_path, config))

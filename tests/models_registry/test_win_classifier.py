@@ -127,6 +127,7 @@ def test_the_conversion_has_a_process_of_its_own(planted_set: TrainingSet, tmp_p
     assert found.path.read_bytes() == (tmp_path / win.ONNX_FILE).read_bytes()
 
 
+@pytest.mark.deep
 def test_growth_that_was_killed_goes_on_to_the_same_trees(planted_set: TrainingSet, tmp_path: Path) -> None:
     """The killed one runs in a process of its own, and dies by SIGKILL in its fourth stretch."""
     program = """

@@ -355,6 +355,7 @@ def test_files_that_are_gone_are_made_again(lake: Lake, tmp_path: Path) -> None:
     assert contents(lake) == before
 
 
+@pytest.mark.deep
 def test_days_of_another_specification_are_not_taken_for_these(lake: Lake) -> None:
     ingest(lake, synthetic(), days(2))
     other = DecisionSpec(base=dataclasses.replace(BASE, version=99))
