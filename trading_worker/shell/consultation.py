@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from models_registry.errors import ModelsError
 from models_registry.front import FrontClosed, PredictionFront
 from models_registry.runtime import Predictor
 from trading_worker.engine import Engine
-from trading_worker.errors import NothingToAsk
 from trading_worker.questions import asked_about, told
 
 
@@ -69,9 +69,7 @@ class Consultation:
                 # In a thread: with hunting on, the liquidity predictor is asked for the scores of pools.
                 asked = await asyncio.to_thread(asked_about, symbol, row, wave, spec, predictor, engine.settings)
                 answers = await asyncio.gather(*map(front.predict, asked.questions))
-            except NothingToAsk:
-                raise
-            except Exception:
+            except ModelsError:
                 # What the bundle before could not answer any more is asked of the one in force.
                 if front is self._front or self._closed:
                     raise
