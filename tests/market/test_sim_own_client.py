@@ -1,4 +1,4 @@
-"""Our own client on the simulated exchange: orders, conditional orders, unknown outcomes, the user stream."""
+"""Our own client on the simulated exchange: a stop that triggers, another position mode, a stream that is cut."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from market.binance.trading import Trading
 from market.binance.transport import Transport
 from market.binance.user_stream import UserStream
 from market.simulator.faults import FaultRequest
-from market.simulator.rest_faults import RestFault
 from tests.market.private_helpers import KEY, SECRET, Client, exchange
 
 SYMBOL = "BTCUSDT"
@@ -65,14 +64,6 @@ async def test_a_trade_from_entry_to_exit() -> None:
         assert (await trading.algo_order(SYMBOL, "stop")).algo_status == "FINISHED"
 
 
-@pytest.mark.parametrize("kind", ["503_unknown", "timeout", "no_answer"])
-async def test_an_unknown_outcome_is_found_out(kind: str) -> None:
-    async with ours() as (client, account, trading):
-        client.simulator.ask(FaultRequest(rest=[RestFault(kind, "POST", "/fapi/v1/order", "after")]))
-        assert (await trading.place(entry("once"))).status == "FILLED"
-        assert [position.position_amt for position in await account.positions()] == [Decimal("0.05")]
-
-
 async def test_the_other_position_mode_is_noticed() -> None:
     async with ours() as (client, account, trading):
         await client.do("POST", "/fapi/v1/positionSide/dual", dualSidePosition="true")
@@ -82,7 +73,7 @@ async def test_the_other_position_mode_is_noticed() -> None:
 
 
 async def test_what_is_refused_is_told() -> None:
-    async with ours() as (_, account, trading):
+    async with ours() as (_, _, trading):
         leaving = Order(
             symbol=SYMBOL,
             direction=Direction.LONG,
@@ -92,8 +83,6 @@ async def test_what_is_refused_is_told() -> None:
         )
         with pytest.raises(OrderRefused):
             await trading.place(leaving)
-        brackets = await account.leverage_brackets()
-        assert brackets
 
 
 class Listener:

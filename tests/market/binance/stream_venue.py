@@ -33,7 +33,7 @@ class StreamVenue:
     def __init__(self) -> None:
         self.sockets: list[Socket] = []
         self.ever = 0
-        self.refuse, self.refusal = False, 503
+        self.refuse, self.refusal, self.refused = False, 503, 0
         self.venue_ms = at(0)
         self.url = ""
         self.changed = asyncio.Condition()
@@ -48,6 +48,8 @@ class StreamVenue:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if self.refuse:
+            self.refused += 1
+            await self._tell()
             return web.Response(status=self.refusal)
         names = [name for name in request.query.get("streams", "").split("/") if name]
         response = web.WebSocketResponse(autoping=False)
