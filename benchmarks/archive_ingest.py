@@ -85,8 +85,9 @@ def run() -> list[Row]:
         baseline = _plain(root, start)
     rows = sum(bars.size for bars in truth.values())
     best, spent = min(wall), 1e6 * min(cpu) / rows
-    note = f"{rows:,} rows, {rows / best:,.0f} a second; {spent:.2f} µs of CPU a row; at least 1,000,000/s wanted"
-    return [Row("archive zips into the lake, two cores", 1e6 * best / rows, "µs/row", baseline, "one thread", note)]
+    note = f"{rows:,} rows, {rows / best:,.0f} a second; {spent:.2f} µs of CPU a row"
+    what = "archive zips into the lake, two cores"
+    return [Row(what, 1e6 * best / rows, "µs/row", baseline, "one thread", note, at_most=1)]
 
 
 def _plain(root: Path, start: int) -> float:

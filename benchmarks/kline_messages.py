@@ -18,6 +18,7 @@ UPDATES = 39
 """Updates of each open bar before its closed one."""
 START = 1_767_657_600_000
 ROUNDS = 5
+WANTED_A_SECOND = 150_000
 
 
 def messages() -> list[bytes]:
@@ -113,5 +114,6 @@ def run() -> list[Row]:
             seconds[name].append(time.process_time() - began)
     taken = {name: 1e6 * min(each) / len(raws) for name, each in seconds.items()}
     median = len(raws) / float(np.median(seconds["ours"]))
-    note = f"{1e6 / taken['ours']:,.0f} messages a second of CPU (median round {median:,.0f}); at least 150,000 wanted"
-    return [Row("kline message parsed and dispatched, one core", taken["ours"], "µs", taken["plain"], "json", note)]
+    note = f"{1e6 / taken['ours']:,.0f} messages a second of CPU (median round {median:,.0f})"
+    what, most_us = "kline message parsed and dispatched, one core", 1e6 / WANTED_A_SECOND
+    return [Row(what, taken["ours"], "µs", taken["plain"], "json", note, at_most=most_us)]

@@ -21,11 +21,25 @@ class Row:
     baseline: float
     baseline_name: str
     note: str = ""
+    least_ratio: float | None = None
+    """The ratio that is wanted at least."""
+    at_most: float | None = None
+    """The number that is wanted at most, in the row's unit."""
 
     @property
     def ratio(self) -> float:
         """How many times the baseline's cost is the measured one's."""
         return self.baseline / self.measured
+
+    @property
+    def wanted(self) -> str:
+        """What is wanted and whether it was met; empty where nothing is."""
+        found = []
+        if self.least_ratio is not None:
+            found.append((f"at least {self.least_ratio:,g}×", self.ratio >= self.least_ratio))
+        if self.at_most is not None:
+            found.append((f"at most {self.at_most:,.4g} {self.unit}", self.measured <= self.at_most))
+        return "; ".join(f"{words}: {'met' if met else 'MISSED'}" for words, met in found)
 
 
 def seconds(call: Callable[[], object], repeats: int) -> np.ndarray:
@@ -68,7 +82,7 @@ def median_ms(seconds: np.ndarray) -> float:
 def show(rows: list[Row]) -> None:
     """Print the rows as one table."""
     table = Table(title="Benchmarks: parity was asserted before each was timed")
-    for column in ("what", "measured", "baseline", "ratio", "against", "note"):
+    for column in ("what", "measured", "baseline", "ratio", "against", "wanted", "note"):
         table.add_column(column, justify="right" if column in ("measured", "baseline", "ratio") else "left")
     for row in rows:
         table.add_row(
@@ -77,6 +91,7 @@ def show(rows: list[Row]) -> None:
             f"{row.baseline:,.4g} {row.unit}",
             f"{row.ratio:,.1f}×",
             row.baseline_name,
+            row.wanted,
             row.note,
         )
     Console(width=160).print(table)
