@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +30,7 @@ from models_registry.manifest import (
 from models_registry.opportunities import Opportunities
 from models_registry.optional_training import train_dynamic_features, train_regime_predictor
 from models_registry.provenance import merged, together
+from models_registry.quantised_decisions import decision_change
 from models_registry.structure_autoencoder import Progress
 from models_registry.training import (
     train_feature_network,
@@ -79,7 +81,10 @@ def assemble(
             f"{name}.{part.headline}": part.metrics[part.headline] for name, part in loaded.items() if part.headline
         },
     )
-    return TrainedBundle(Path(out_folder), bundle.write(out_folder, manifest, files, golden_inputs(rows)))
+    manifest = bundle.write(out_folder, manifest, files, golden_inputs(rows))
+    manifest = msgspec.structs.replace(manifest, quantised=decision_change(out_folder, manifest, rows))
+    bundle.rewrite_manifest(out_folder, manifest)
+    return TrainedBundle(Path(out_folder), manifest)
 
 
 def train_bundle(

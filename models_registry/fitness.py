@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from models_registry.bundle import verify
+from models_registry.convert import INT8
 from models_registry.errors import BundleRejected
 from models_registry.gate_rules import Fitness
-from models_registry.manifest import DecisionSpecLike, Manifest
+from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, DecisionSpecLike, Manifest
+from models_registry.quantised_decisions import unfit
 from models_registry.runtime import Predictor
 from models_registry.training_set import TrainingSet
 
+NETWORKS = (AUTOENCODER, FEATURE_NETWORK, LIQUIDITY, DQN)
 WAVE_ROWS = 200
 """Symbols of a wave, as many as are followed live."""
 REPEATS = 20
@@ -45,6 +48,24 @@ def unfit_formats(manifest: Manifest) -> dict[str, str]:
     return found
 
 
+def unquantised(manifest: Manifest) -> dict[str, str]:
+    """The networks of a bundle without an INT8 file that passed its parity gate, with the reason.
+
+    That a file which passed is slower than fp32, and so is not served, is no fault.
+    """
+    found = {}
+    for name in NETWORKS:
+        component = manifest.components.get(name)
+        report = None if component is None else component.formats.get(INT8)
+        if component is None:
+            found[name] = "it is not in the bundle"
+        elif report is None:
+            found[name] = component.fallback or "it was not converted"
+        elif not report.passed:
+            found[name] = report.failed or "no reason was kept"
+    return found
+
+
 def latency_ms(predictor: Predictor, rows: TrainingSet, repeats: int = REPEATS) -> float:
     """The least time (ms) of `repeats` that one wave of `WAVE_ROWS` rows, a candidate each, takes the bundle.
 
@@ -69,6 +90,7 @@ def fitness(predictor: Predictor, rows: TrainingSet) -> Fitness:
     """Parity and latency of a bundle whose files are whole."""
     return Fitness(
         unfit_formats=unfit_formats(predictor.manifest),
+        unfit_decisions=unfit(predictor.manifest.quantised),
         latency_ms=latency_ms(predictor, rows),
         latency_rows=WAVE_ROWS,
     )

@@ -32,8 +32,9 @@ def fitness(found: Fitness, rules: GateRules) -> list[Finding]:
     if found.integrity is not None:
         return [Finding(False, f"integrity: {found.integrity}")]
     whole = Finding(True, "integrity: every file has its hash, and the golden outputs are reproduced")
-    unfit = "; ".join(f"{name}: {reason}" for name, reason in sorted(found.unfit_formats.items()))
-    parity = Finding(not unfit, f"parity: {unfit or 'every served format passed'}")
+    unfit = [f"{name}: {reason}" for name, reason in sorted(found.unfit_formats.items())]
+    unfit += [found.unfit_decisions] if found.unfit_decisions is not None else []
+    parity = Finding(not unfit, f"parity: {'; '.join(unfit) or 'every served format passed'}")
     if found.latency_ms is None:
         return [whole, parity, Finding(False, "latency: it was not measured")]
     quick = found.latency_ms <= rules.latency_budget_ms

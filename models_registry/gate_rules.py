@@ -46,6 +46,8 @@ class Fitness(msgspec.Struct, frozen=True, kw_only=True):
     """Why its files are not what its manifest promises; null when they are."""
     unfit_formats: dict[str, str] = {}
     """The models whose served format did not pass the parity gate, with the reason."""
+    unfit_decisions: str | None = None
+    """Why its served files decide too differently from the fp32 ones; null when they do not."""
     latency_ms: float | None = None
     """The least time of several that a wave of `latency_rows` rows took on this machine: what else the machine does
     can only add to it. Null when it was not measured."""

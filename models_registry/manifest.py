@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 MANIFEST_FILE = "manifest.json"
-SCHEMA = 2
+SCHEMA = 3
 """Raised when a reader of the old layout would misunderstand the new one."""
 
 AUTOENCODER = "structure_autoencoder"
@@ -126,13 +126,17 @@ class Provenance(TrainingRecord, frozen=True, kw_only=True, forbid_unknown_field
     """The registered bundle whose model of this name the training continued from; null when it began anew."""
 
 
-class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model of the bundle."""
+_WRITTEN = {"served": "file", "format": "served"}
+
+
+class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=_WRITTEN):
+    """One model of the bundle. In JSON `served` is called `file`, and `format`, a key of `formats`, `served`."""
 
     version: str
     served: str | None
     """The file that the worker runs; null when the fallback stands in."""
     format: str | None
+    """Of that file, a key of `formats`."""
     formats: dict[str, FormatReport] = {}
     files: dict[str, str] = {}
     """sha256 of every file of this model in the bundle's folder."""
@@ -162,6 +166,18 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tolerance: dict[str, float]
 
 
+class DecisionChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the served INT8 files change in the decisions of a whole bundle, against its fp32 files."""
+
+    rows: int
+    """Held-out decision rows that both were asked about, a candidate each."""
+    win_probability_p99: float
+    """Absolute change, 99th percentile."""
+    win_probability_max: float
+    actions_agreement: float
+    """The share of rows in which the strategy would do the same."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A bundle. `components` pins every model by sha256; `decision_spec` what they may be fed."""
 
@@ -178,6 +194,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of all components together."""
     components: dict[str, Component]
     golden: Golden | None
+    quantised: DecisionChange | None = None
+    """Null when every network is served in fp32 or replaced, or when no row was held out."""
     config: dict[str, Any] = {}
     """The training's settings as plain values: what `reproduce` trains by."""
     metrics: dict[str, Metric] = {}

@@ -10,16 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from features.episodes import Episodes
 from models_registry import assembling, convert
 from models_registry.assembling import TrainedBundle
+from models_registry.convert import FP32, INT8
 from models_registry.dqn_learner import LearnerConfig
 from models_registry.feature_network_fitting import NetworkConfig
+from models_registry.fitness import NETWORKS
 from models_registry.liquidity_predictor import LiquidityConfig
-from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN
+from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN, Manifest
 from models_registry.opportunities import Opportunities
 from models_registry.strategy_dqn import DqnConfig
 from models_registry.training import (
@@ -103,6 +106,16 @@ def five_models(rows: TrainingSet, trained: TrainedBundle, small: TrainingConfig
         train_win_classifier(rows, below, config, places[WIN])
         train_strategy_dqn(rows, opportunities(rows), {**below, WIN: places[WIN]}, config, places[DQN], no_progress)
     return assembling.assemble(rows, config, places, folder / "bundle")
+
+
+def in_int8(manifest: Manifest) -> Manifest:
+    """Every network served as INT8; which is faster is chance with networks as small as these."""
+    parts = dict(manifest.components)
+    for name in NETWORKS:
+        passed = {kind: msgspec.structs.replace(parts[name].formats[kind], passed=True) for kind in (INT8, FP32)}
+        formats = parts[name].formats | passed
+        parts[name] = msgspec.structs.replace(parts[name], served=passed[INT8].file, format=INT8, formats=formats)
+    return msgspec.structs.replace(manifest, components=parts)
 
 
 @contextlib.contextmanager

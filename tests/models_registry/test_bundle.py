@@ -76,9 +76,9 @@ def test_another_decision_spec_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda content: content["components"][WIN].update(served="../win.onnx"), "does not pin"),
+        (lambda content: content["components"][WIN].update(file="../win.onnx"), "does not pin"),
         (lambda content: content["components"][WIN].update(files={"../x": "0"}), "not a plain file name"),
-        (lambda content: content["components"][WIN].update(served=None), "neither a served file nor a fallback"),
+        (lambda content: content["components"][WIN].update(file=None), "neither a served file nor a fallback"),
         (lambda content: content["components"][WIN]["parameters"].update(trees="many"), "parameters of win_classifier"),
         (lambda content: content["components"][WIN]["parameters"]["centre"]["decision"].pop(), "its centre is missing"),
         (lambda content: content.update(golden=None), "no golden outputs"),

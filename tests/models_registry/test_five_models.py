@@ -21,13 +21,14 @@ from models_registry import bundle
 from models_registry.assembling import TrainedBundle
 from models_registry.convert import FP32, INT8
 from models_registry.errors import BundleRejected, InputRejected
+from models_registry.fitness import NETWORKS
 from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN, Component, Manifest
 from models_registry.runtime import MODELS, NO_ACTION, Prediction, Predictor, in_fp32
 from models_registry.training_set import TrainingSet
+from tests.models_registry.made_five import in_int8
 
 ROWS = 150
 OUTPUTS = ("latents", "reconstruction_error", "unlike", "win_probability", "features", "action", "action_value")
-NETWORKS = (AUTOENCODER, FEATURE_NETWORK, LIQUIDITY, DQN)
 
 
 @pytest.fixture(scope="module")
@@ -156,22 +157,11 @@ def test_parameters_that_are_none_are_refused(model: str, five: TrainedBundle) -
         Predictor(five.folder, broken)
 
 
-def promoted_as_int8(manifest: Manifest) -> Manifest:
-    """The manifest with the INT8 file of every network; which is faster is chance with networks as small as these."""
-    parts = dict(manifest.components)
-    for name in NETWORKS:
-        small = parts[name].formats[INT8]
-        passed = {kind: msgspec.structs.replace(parts[name].formats[kind], passed=True) for kind in (INT8, FP32)}
-        formats = parts[name].formats | passed
-        parts[name] = msgspec.structs.replace(parts[name], served=small.file, format=INT8, formats=formats)
-    return msgspec.structs.replace(manifest, components=parts)
-
-
 def test_without_quantisation_the_fp32_files_are_served(
     five: TrainedBundle, planted_set: TrainingSet, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(five.folder, tmp_path / "bundle")
-    manifest = promoted_as_int8(five.manifest)
+    manifest = in_int8(five.manifest)
     bundle.rewrite_manifest(folder, manifest)
     with Predictor.load(folder) as promoted, Predictor.load(folder, quantised=False) as whole:
         assert {promoted.formats[name] for name in NETWORKS} == {INT8}
@@ -185,7 +175,7 @@ def test_without_quantisation_the_fp32_files_are_served(
 
 
 def test_a_format_that_has_not_passed_is_not_served_instead(five: TrainedBundle) -> None:
-    promoted = promoted_as_int8(five.manifest)
+    promoted = in_int8(five.manifest)
     part = promoted.components[DQN]
     failed = msgspec.structs.replace(part.formats[FP32], passed=False)
     changed = msgspec.structs.replace(part, formats=part.formats | {FP32: failed})

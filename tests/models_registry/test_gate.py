@@ -264,6 +264,7 @@ def test_without_a_replay_nobody_takes_a_champions_place() -> None:
     [
         (Fitness(integrity="model.onnx is missing"), "model.onnx is missing"),
         (Fitness(unfit_formats={"win_classifier": "onnx did not pass"}, latency_ms=1.0), "onnx did not pass"),
+        (Fitness(unfit_decisions="INT8 decides otherwise", latency_ms=1.0), "INT8 decides otherwise"),
         (Fitness(latency_ms=15.01, latency_rows=200), "too slow"),
         (Fitness(), "it was not measured"),
     ],

@@ -108,7 +108,8 @@ def test_json_is_the_manifest_with_every_models_formats(show) -> None:  # type: 
     assert set(shown["components"]) == set(FIVE)
     for name, part in shown["components"].items():
         assert part["version"] == "4"
-        assert part["served"] in part["files"]
+        assert part["file"] in part["files"]
+        assert part["formats"][part["served"]]["file"] == part["file"]
         assert set(part["formats"]) == ({"onnx"} if name == WIN else {"tflite_fp32", "tflite_int8"})
         for report in part["formats"].values():
             fields = ("bytes", "latency_us", "speedup", "max_error", "agreement", "sha256")
