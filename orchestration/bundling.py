@@ -14,13 +14,15 @@ from market.lake import Lake
 from models_registry.assembling import assemble
 from models_registry.bundle import rewrite_manifest
 from models_registry.component_folder import load_component
-from models_registry.manifest import Component, Manifest, component_digest, content_digest
+from models_registry.manifest import Component, Manifest, Metric, component_digest, content_digest
 from models_registry.plots import component_plots
 from models_registry.registry import Registry, RunRecord
 from models_registry.training_config import TrainingConfig, models_of
 from models_registry.training_set import TrainingSet
+from models_registry.trials import deflate
 from orchestration.choosing import put_up
 from orchestration.model_folders import fetch
+from orchestration.tables import seen
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,12 @@ def register_bundle(
     registry: Registry,
     rows: TrainingSet,
     config: TrainingConfig,
-    on_assembled: Callable[[Manifest], object] = lambda manifest: None,
+    on_assembled: Callable[[Manifest], int] = lambda manifest: 1,
 ) -> Registered:
     """Register the current components and the bundle of them, and put it up as challenger unless it is champion.
 
-    `on_assembled` is handed its manifest before the bundle is registered, with the components' own versions.
+    `on_assembled` is handed its manifest before the bundle is registered, with the components' own versions, and says
+    how many bundles were trained so far, this one counted.
     Where a candidate of the other kind waits for the gate, the better of both is put up (`choosing`).
     """
     with tempfile.TemporaryDirectory() as work:
@@ -57,9 +60,9 @@ def register_bundle(
             versions[name] = registry.register_component(name, folder, record, component_digest(part))
         folder = Path(work) / "bundle"
         assembled = assemble(rows, config, folders, folder).manifest
-        on_assembled(assembled)
+        trials = on_assembled(assembled)
         numbered = _Numbering(folder, assembled, versions)
-        version = registry.register(folder, _bundle_record(assembled), numbered, content_digest(assembled))
+        version = registry.register(folder, _bundle_record(assembled, trials), numbered, content_digest(assembled))
         if numbered.manifest.bundle_version != version:
             numbered(version)  # it was registered before
         if version not in (registry.champion(), registry.challenger()):
@@ -83,19 +86,35 @@ class _Numbering:
 
 
 def _component_record(name: str, component: Component) -> RunRecord:
-    metrics = {key: metric.value for key, metric in component.metrics.items() if metric.value is not None}
-    baselines = {
-        f"{key}_baseline": metric.baseline for key, metric in component.metrics.items() if metric.baseline is not None
-    }
+    record = component.provenance
     return RunRecord(
-        metrics=metrics | baselines,
-        parameters={"format": component.format or "none", "served": component.served or "plain version"},
+        metrics=_scores(component.metrics),
+        parameters={
+            "format": component.format or "none",
+            "served": component.served or "plain version",
+            **({} if record is None else seen(record)),
+        },
         tags={"fallback": component.fallback} if component.fallback else {},
         plots=component_plots(name, component),
     )
 
 
-def _bundle_record(manifest: Manifest) -> RunRecord:
+def _scores(metrics: Mapping[str, Metric], trials: int | None = None) -> dict[str, float]:
+    """Each metric with its baseline, the ends of its improvement's interval, the smallest improvement that the sample
+    would have shown, and, as the newest of so many `trials`, the deflated one; what does not exist is left out."""
+    found: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        found |= {name: metric.value, f"{name}_baseline": metric.baseline, f"{name}_improvement": metric.improvement}
+        if metric.interval is None or metric.improvement is None:
+            continue
+        found |= {f"{name}_low": metric.interval[0], f"{name}_high": metric.interval[1]}
+        worth = deflate(metric.improvement, metric.interval, trials or 1)
+        found[f"{name}_smallest_detectable"] = worth.smallest_detectable
+        found |= {} if trials is None else {f"{name}_deflated": worth.deflated}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _bundle_record(manifest: Manifest, trials: int) -> RunRecord:
     training = manifest.training
     plots = {
         f"{name}_{plot}": png
@@ -103,9 +122,10 @@ def _bundle_record(manifest: Manifest) -> RunRecord:
         for plot, png in component_plots(name, component).items()
     }
     return RunRecord(
-        metrics={key: metric.value for key, metric in manifest.metrics.items() if metric.value is not None},
+        metrics=_scores(manifest.metrics, trials) | _quantised(manifest),
         parameters={
-            "rows": training.rows,
+            **seen(training),
+            "trials": trials,
             "live_labels": training.live_labels,
             "seed": training.seed,
             "code_version": manifest.code_version,
@@ -117,3 +137,13 @@ def _bundle_record(manifest: Manifest) -> RunRecord:
         },
         plots=plots,
     )
+
+
+def _quantised(manifest: Manifest) -> dict[str, float]:
+    found = manifest.quantised
+    if found is None:
+        return {}
+    return {
+        "quantised.win_probability_p99": found.win_probability_p99,
+        "quantised.actions_agreement": found.actions_agreement,
+    }

@@ -62,3 +62,32 @@ def bundle_is_whole(context: dg.AssetCheckExecutionContext, registry: RegistryRe
         except BundleRejected as rejected:
             return dg.AssetCheckResult(passed=False, description=str(rejected), metadata={"version": version})
     return dg.AssetCheckResult(passed=True, description=f"bundle {version} is whole", metadata={"version": version})
+
+
+@dg.asset_check(
+    asset=trading_bundle,
+    description="Each of the four networks has an INT8 file that passed its parity, and together they decide as their "
+    "fp32 files do. Warns: where one has not, fp32 or the plain version is served, and its table of formats says why.",
+)
+def networks_are_quantised(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """Of the bundle that the asset last said it made."""
+    import msgspec
+
+    from models_registry.fitness import unquantised
+    from models_registry.manifest import Manifest
+    from models_registry.quantised_decisions import unfit
+
+    made = context.op_execution_context.instance.get_latest_materialization_event(trading_bundle.key)
+    if made is None or made.asset_materialization is None:
+        return dg.AssetCheckResult(
+            passed=False, severity=dg.AssetCheckSeverity.WARN, description="no bundle has been materialised yet"
+        )
+    manifest = msgspec.convert(made.asset_materialization.metadata["manifest"].value, Manifest)
+    found = [f"{name}: {reason}" for name, reason in unquantised(manifest).items()]
+    together = unfit(manifest.quantised)
+    return dg.AssetCheckResult(
+        passed=not found and together is None,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join([*found, *([together] if together else [])]) or "all four networks passed as INT8",
+        metadata={"version": manifest.bundle_version},
+    )

@@ -4,18 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from market.errors import utc
+
 if TYPE_CHECKING:
-    from models_registry.manifest import Component
+    from models_registry.manifest import Component, Manifest, TrainingRecord
 
 
 def metric_table(component: Component) -> str:
-    """The metrics as Markdown: each beside its baseline, with the interval of the improvement."""
-    lines = ["| metric | value | baseline | improvement, 95 % | rows |", "|---|---|---|---|---|"]
+    """The metrics as Markdown: each beside its baseline, with the interval of the improvement and the smallest one that
+    the sample would have shown four times in five."""
+    from models_registry.trials import smallest_detectable, standard_error
+
+    lines = [
+        "| metric | value | baseline | improvement, 95 % | smallest detectable | rows |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, metric in component.metrics.items():
         span = "–" if metric.interval is None else f"{metric.interval[0]:+.4g} to {metric.interval[1]:+.4g}"
+        least = "–" if metric.interval is None else f"{smallest_detectable(standard_error(metric.interval)):.2g}"
         baseline = "–" if metric.baseline is None else f"{metric.baseline:.4g} ({metric.baseline_name})"
         value = "–" if metric.value is None else f"{metric.value:.4g}"
-        lines.append(f"| {name} | {value} | {baseline} | {span} | {metric.rows} |")
+        lines.append(f"| {name} | {value} | {baseline} | {span} | {least} | {metric.rows} |")
+    return "\n".join(lines)
+
+
+def bundle_table(manifest: Manifest, trials: int) -> str:
+    """Every score of a bundle's models as Markdown, with what it is worth as the newest of so many trials."""
+    from models_registry.trials import deflate
+
+    lines = [
+        f"| model | metric | value | baseline | improvement | deflated by {trials} | smallest detectable |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for model, part in manifest.components.items():
+        for name, metric in part.metrics.items():
+            value = "–" if metric.value is None else f"{metric.value:.4g}"
+            baseline = "–" if metric.baseline is None else f"{metric.baseline:.4g} ({metric.baseline_name})"
+            worth = "– | – | –"
+            if metric.improvement is not None and metric.interval is not None:
+                found = deflate(metric.improvement, metric.interval, trials)
+                span = f"{metric.improvement:+.2g} ({metric.interval[0]:+.2g} … {metric.interval[1]:+.2g})"
+                shown = "shown" if found.shown else "not shown"
+                worth = f"{span} | {found.deflated:+.2g}, {shown} | {found.smallest_detectable:.2g}"
+            lines.append(f"| {model} | {name} | {value} | {baseline} | {worth} |")
     return "\n".join(lines)
 
 
@@ -37,9 +68,27 @@ def search_table(component: Component) -> str:
 
 def format_table(component: Component) -> str:
     """The exported formats as Markdown."""
-    lines = ["| format | passed | bytes | µs a call | largest error |", "|---|---|---|---|---|"]
+    lines = [
+        "| format | passed | decisions that agree | bytes | µs a call | times as fast as fp32 | largest error |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, found in component.formats.items():
         passed = "yes" if found.passed else f"no: {found.failed}"
-        numbers = [found.bytes, found.latency_us, found.max_error]
-        lines.append(f"| {name} | {passed} | " + " | ".join("–" if n is None else f"{n:.4g}" for n in numbers) + " |")
+        agree = "–" if found.agreement is None else f"{found.agreement:.1%}"
+        size = "–" if found.bytes is None else f"{found.bytes:,}"
+        numbers = [found.latency_us, found.speedup, found.max_error]
+        shown = " | ".join("–" if n is None else f"{n:.4g}" for n in numbers)
+        lines.append(f"| {name} | {passed} | {agree} | {size} | {shown} |")
     return "\n".join(lines)
+
+
+def seen(record: TrainingRecord) -> dict[str, str | int]:
+    """What a training has seen, for the metadata of an asset and the parameters of a run."""
+    return {
+        "trained_from": utc(record.start_ms),
+        "trained_to": utc(record.end_ms),
+        "last_outcome_known_at": utc(record.last_known_at),
+        "held_out_from": utc(record.holdout_start_ms),
+        "rows": record.rows,
+        "data_hash": record.data_hash,
+    }

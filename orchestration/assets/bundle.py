@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from orchestration import plots
+from orchestration import plots, tables
 from orchestration.assets.models import (
     dynamic_features,
     feature_network,
@@ -51,16 +51,21 @@ def trading_bundle(
     bundle = register_bundle(store, models, rows, config, trials.entering(registry.ledger, context.run.run_id))
     context.log.info("bundle %s is registered", bundle.version)
     manifest = bundle.manifest
-    seen = training_data.keep_learnt(store, manifest.training.data_hash)
+    labels_seen = training_data.keep_learnt(store, manifest.training.data_hash)
+    tried = TrialLog.beside(registry.ledger).count()
+    changed = manifest.quantised
     return dg.MaterializeResult(
         metadata={
             "version": bundle.version,
             "parent": manifest.parent or "none",
             "decision_spec": manifest.decision_spec.id,
-            "rows": manifest.training.rows,
+            **tables.seen(manifest.training),
             "live_labels": manifest.training.live_labels,
-            "live_labels_seen": seen,
-            "trials": TrialLog.beside(registry.ledger).count(),
+            "live_labels_seen": labels_seen,
+            "trials": tried,
+            "scores": dg.MetadataValue.md(tables.bundle_table(manifest, tried)),
+            "int8_changes_win_probability_p99": "no INT8 is served" if changed is None else changed.win_probability_p99,
+            "int8_actions_agreement": "no INT8 is served" if changed is None else changed.actions_agreement,
             "fallbacks": manifest.fallbacks,
             "manifest": dg.MetadataValue.json(bundle.as_json()),
             "mlflow": dg.MetadataValue.url(f"{models.tracking_uri}/#/models/trading_bundle/versions/{bundle.version}"),

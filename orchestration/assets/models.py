@@ -10,7 +10,7 @@ import dagster as dg
 from orchestration import plots
 from orchestration.assets.training import OWNERS, opportunities, starting_point, training_set
 from orchestration.resources import LakeResource, TrainingSettings
-from orchestration.tables import format_table, metric_table, search_table
+from orchestration.tables import format_table, metric_table, search_table, seen
 
 if TYPE_CHECKING:
     from models_registry.manifest import Component
@@ -200,6 +200,7 @@ def _trained(
     if updates:
         metadata |= {"updates": updates, "analyses": analyses}
     if component.provenance is not None:
+        metadata |= seen(component.provenance)
         metadata["continued_from"] = component.provenance.continued_from or "nothing"
     if component.note:
         metadata["note"] = component.note

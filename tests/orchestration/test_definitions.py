@@ -50,7 +50,11 @@ def test_data_is_cut_by_day_and_a_range_is_one_run() -> None:
 
 def test_the_checks_block() -> None:
     checks = {spec.name: spec for check in defs.asset_checks or [] for spec in check.check_specs}
-    assert {name: spec.blocking for name, spec in checks.items()} == {"klines_are_sound": True, "bundle_is_whole": True}
+    assert {name: spec.blocking for name, spec in checks.items()} == {
+        "klines_are_sound": True,
+        "bundle_is_whole": True,
+        "networks_are_quantised": False,
+    }
 
 
 def test_the_sensors_run_by_default() -> None:

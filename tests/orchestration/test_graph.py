@@ -16,6 +16,7 @@ from market.bars import DAY_MS
 from market.klines_store import day_start
 from market.lake import Lake
 from models_registry.continuing import analyses_of, updates_of
+from models_registry.convert import INT8
 from models_registry.ledger import Ledger
 from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN, Manifest, decode
 from models_registry.mlflow_rest import BUNDLE_MODEL
@@ -136,7 +137,7 @@ def test_the_retraining_that_the_sensor_asks_for_runs_the_whole_graph(built: Bui
 
 def test_the_first_bundle_becomes_champion_by_bootstrap(built: Built) -> None:
     checks = {found.check_name: found.passed for found in built.retrained.get_asset_check_evaluations()}
-    assert checks == {"klines_are_sound": True, "bundle_is_whole": True}
+    assert checks == {"klines_are_sound": True, "bundle_is_whole": True, "networks_are_quantised": True}
     assert built.shown["champion"]["promoted"] is True
     assert built.shown["champion"]["rule"] == "bootstrap"
     first = Ledger(built.home / "registry" / "ledger.jsonl").entries()
@@ -186,7 +187,13 @@ def test_a_bundle_is_shown_with_what_its_scores_are_worth(built: Built, monkeypa
 def test_assets_show_tables_and_plots(built: Built) -> None:
     shown = built.shown
     assert "| log_loss |" in str(shown["win_classifier"]["metrics"])
-    assert "tflite_int8" in str(shown["structure_autoencoder"]["formats"])
+    small = built.manifest("1").components[AUTOENCODER].formats[INT8]
+    assert small.agreement is not None
+    assert f"| tflite_int8 | yes | {small.agreement:.1%} | {small.bytes:,} |" in str(
+        shown["structure_autoencoder"]["formats"]
+    )
+    assert shown["structure_autoencoder"]["data_hash"] == built.manifest("1").training.data_hash
+    assert "| win_classifier | log_loss |" in str(shown["trading_bundle"]["scores"])
     for asset, plot in (
         ("klines", "closes"),
         ("labels", "outcomes"),
@@ -278,7 +285,7 @@ def test_every_model_continues_from_the_champion_and_the_bundle_is_reproduced(bu
     """From the recorded data, settings and parent the same files come out."""
     champion = built.registry.champion()
     assert champion is not None
-    built.run(*INGEST, dates=days(2, first=15))  # later days to calibrate and judge by than the champion has seen
+    built.run(*INGEST, dates=days(4, first=13))  # later days to calibrate and judge by than the champion has seen
     made = built.run(*LEARN, config=CONTINUE).metadata
     version = str(made["trading_bundle"]["version"])
     manifest, before = built.manifest(version), built.manifest(champion)
