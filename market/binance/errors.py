@@ -59,8 +59,9 @@ class LocationRefused(BinanceError):
 
     def __init__(self, message: str) -> None:
         super().__init__(
-            f"the venue refuses this location ({message}): run from a region that it serves, "
-            "such as Singapore, Japan or the Netherlands"
+            f"the venue refuses this location ({message}): run from a region that it serves, such as Singapore or "
+            "Japan; its terms of use say where it serves nobody (users report Canada, Malaysia, the Netherlands and "
+            "the United States)"
         )
 
 
@@ -101,6 +102,19 @@ class BudgetExhausted(BinanceError):
     def __init__(self, what: str, retry_after_s: float) -> None:
         super().__init__(f"the budget of {what} has no room for {retry_after_s:.1f} s")
         self.retry_after_s = retry_after_s
+
+
+class BudgetUnusable(BinanceError):
+    """The file of the budget cannot be used, so nothing was sent that is not urgent: mend the disk or the folder.
+
+    Exits and cancels do not wait for it: they are sent uncounted.
+    """
+
+    action = Action.BACK_OFF
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"the budget in {file} cannot be used: {reason}")
+        self.reason = reason
 
 
 class DoesNotFit(BinanceError):

@@ -3,21 +3,27 @@
 Priorities are ceilings of one count. A request is let through while the count stays below its priority's share of the
 limit, so what orders need is kept free of everything else, what reconciliation needs is kept free of market data, and
 so on; nobody waits in line behind somebody less urgent, in whatever process that is.
+
+A count that cannot be kept holds up everything but what reduces risk: that is sent uncounted, and `RateBudget.failures`
+tells so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from market.binance.errors import BudgetExhausted, IpBanned, RateLimited
-from market.binance.shared_window import Reservation, SharedWindow
+from market.binance.errors import BudgetExhausted, BudgetUnusable, IpBanned, OrdersLimited, Overloaded, RateLimited
+from market.binance.shared_window import Block, Reservation, SharedWindow
 
 MINUTE_WEIGHT = 2400
 ORDERS_10S = 300
@@ -33,6 +39,8 @@ MOST_BAN_S = 3 * 86_400.0
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 CLOSED_IN_FLIGHT_S = 5.0
 """A request that was given up may still be on its way for so long."""
+_OF_A_MINUTE = re.compile(r"minute|\b1m\b", re.IGNORECASE)
+"""What -1015 says when it is the minute's count; else it is that of ten seconds."""
 
 
 class Priority(Enum):
@@ -112,6 +120,12 @@ class RateBudget:
         self._sleep = sleep
         self.waited_s = 0.0
         """How long requests of this process have waited for room, all together."""
+        self.failures: Counter[str] = Counter()
+        """How often the file could not be used: `sent uncounted`, `not settled`, `not given back`, `not shared`."""
+        self.failure: str | None = None
+        """Why it cannot be used; None while it can."""
+        self._told: dict[Path, Block] = {}
+        """Silences that this process was told of: they hold when the file cannot be used too."""
 
     def set_limits(self, weight: int, orders_10s: int, orders_1m: int) -> None:
         """Take the limits that the venue tells."""
@@ -120,19 +134,20 @@ class RateBudget:
     async def admit(self, cost: Cost, priority: Priority, *, within_s: float, patience_s: float) -> Admission:
         """Wait, `patience_s` at most, until a request may be sent that is given up after `within_s`.
 
-        Raises `IpBanned` or `RateLimited` while the venue has told this address to be silent, and `BudgetExhausted`
-        when there is no room in time.
+        Raises `IpBanned` or `RateLimited` while the venue has told this address to be silent, `OrdersLimited` while the
+        account is to send no orders, `BudgetExhausted` when there is no room in time, and `BudgetUnusable` when nobody
+        knows whether there is: that never for `Priority.ORDERS`.
         """
         waited = 0.0
         while True:
-            pause = self._blocked_for(patience_s - waited)
+            pause = self._silent_for(cost, patience_s - waited)
             if pause == 0.0:
                 found = self._try(cost, priority, within_s + CLOSED_IN_FLIGHT_S)
                 if isinstance(found, Admission):
                     return found
                 if waited >= patience_s:
-                    raise BudgetExhausted(*found)
-                pause = found[1]
+                    raise found
+                pause = POLL_S if found.retry_after_s is None else found.retry_after_s
             # Not past the end of patience, where it is tried a last time.
             pause = min(pause, POLL_S, max(patience_s - waited, 0.001))
             await self._sleep(pause)
@@ -142,7 +157,8 @@ class RateBudget:
     def answered(self, admission: Admission, headers: Mapping[str, str]) -> None:
         """An answer has come: it was counted by now, and its headers tell the venue's own counts."""
         for window, reservation in admission.taken:
-            window.settle(reservation)
+            with self._or_counted("not settled"):
+                window.settle(reservation)
         told = {
             "X-MBX-USED-WEIGHT-1M": self.weight if admission.cost.told else None,
             "X-MBX-ORDER-COUNT-10S": self.orders_10s,
@@ -151,45 +167,76 @@ class RateBudget:
         for name, window_told in told.items():
             text = headers.get(name)
             if window_told is not None and text is not None and text.isdecimal():
-                window_told.observe(int(text))
+                with self._or_counted("not settled"):
+                    window_told.observe(int(text))
 
     def not_sent(self, admission: Admission) -> None:
         """Nothing has left this machine: give everything back."""
-        for window, reservation in admission.taken:
-            window.release(reservation)
+        self._give_back(admission.taken)
 
     def refused(self, error: RateLimited, venue_ms: float | None) -> None:
-        """The venue has answered 429 or 418: all processes of this address are silent for as long as it says.
+        """The venue has answered that it is too much.
 
-        `venue_ms` is its time, if known: a ban's end is told in that.
+        After 429 or 418 all processes of this address are silent for as long as it says; after -1015 only this
+        account's orders wait, since reads and cancels do not count as such. `venue_ms` is its time, if known: a ban's
+        end is told in that.
         """
         seconds = error.retry_after_s
         if isinstance(error, IpBanned):
             if error.until_ms is not None:
                 now_ms = self._now_s() * 1e3 if venue_ms is None else venue_ms
                 seconds = max(seconds or 0.0, (error.until_ms - now_ms) / 1e3, 1.0)
-            self.weight.block(seconds, "418 banned", BAN_S, MOST_BAN_S)
-        elif error.status == 429:
-            self.weight.block(seconds, "429 rate limit", BLOCK_S, 2 * BLOCK_S)
+            self._silence(self.weight, seconds, "418 banned", BAN_S, MOST_BAN_S)
+        elif isinstance(error, OrdersLimited):
+            window = self.orders_1m if _OF_A_MINUTE.search(error.message) else self.orders_10s
+            self._silence(window, seconds, "429 too many orders", window.span_s, window.span_s)
+        elif error.status == 429 and not isinstance(error, Overloaded):
+            self._silence(self.weight, seconds, "429 rate limit", BLOCK_S, 2 * BLOCK_S)
 
-    def _blocked_for(self, patience_s: float) -> float:
-        """Seconds that the venue's silence lasts, 0 if none; raised when that is longer than patience."""
-        block = self.weight.blocked()
+    # Inside
+
+    @contextmanager
+    def _or_counted(self, what: str) -> Iterator[None]:
+        """What is done after a request was sent cannot make it fail: that the file cannot be used is kept for who asks.
+
+        What was reserved then stays counted for longer than need be.
+        """
+        try:
+            yield
+        except BudgetUnusable as error:
+            self.failures[what] += 1
+            self.failure = str(error)
+
+    def _silence(self, window: SharedWindow, seconds: float | None, reason: str, first_s: float, most_s: float) -> None:
+        self._told[window.path] = Block(self._now_s() + (first_s if seconds is None else seconds), reason, 1)
+        with self._or_counted("not shared"):
+            self._told[window.path] = window.block(seconds, reason, first_s, most_s)
+
+    def _silent_for(self, cost: Cost, patience_s: float) -> float:
+        """Seconds that the silence over such a request lasts, 0 if none; raised when that is longer than patience."""
+        windows = [self.weight]
+        windows += [self.orders_10s] if cost.orders_10s else []
+        windows += [self.orders_1m] if cost.orders_1m else []
+        block = max(filter(None, map(self._silence_of, windows)), key=lambda each: each.until_s, default=None)
         if block is None:
             return 0.0
         left = block.until_s - self._now_s()
         if left <= patience_s:
             return max(left, 0.001)
-        message = f"the address is to be silent for {left:.0f} s more ({block.reason}); nothing was sent"
-        if block.reason.startswith("418"):
-            banned = IpBanned(418, -1003, message, left)
-            banned.advice = "send nothing until the ban is over"
-            raise banned
-        raise RateLimited(429, -1003, message, left)
+        raise _silenced(block, left)
 
-    def _try(self, cost: Cost, priority: Priority, within_s: float) -> Admission | tuple[str, float]:
-        """Everything that `cost` needs, or nothing of it and the window that has no room, and for how long."""
+    def _silence_of(self, window: SharedWindow) -> Block | None:
+        told = self._told.get(window.path)
+        shared = None
+        with self._or_counted("not shared"):
+            shared = window.blocked()
+        known = [each for each in (told, shared) if each is not None and each.until_s > self._now_s()]
+        return max(known, key=lambda each: each.until_s, default=None)
+
+    def _try(self, cost: Cost, priority: Priority, within_s: float) -> Admission | BudgetExhausted | BudgetUnusable:
+        """Everything that `cost` needs, or nothing of it and why."""
         taken: list[tuple[SharedWindow, Reservation]] = []
+        self.failure = None
         for name, window, amount in (
             ("weight", self.weight, cost.weight),
             ("fundings", self.funding, cost.funding),
@@ -198,10 +245,34 @@ class RateBudget:
         ):
             if amount == 0:
                 continue
-            found = window.take(amount, max(amount, int(window.limit * priority.value)), within_s)
+            try:
+                found = window.take(amount, max(amount, int(window.limit * priority.value)), within_s)
+            except BudgetUnusable as error:
+                self.failure = str(error)
+                if priority is not Priority.ORDERS:
+                    self._give_back(taken)
+                    return error
+                self.failures["sent uncounted"] += 1
+                continue
             if isinstance(found, float):
-                for each, reservation in taken:
-                    each.release(reservation)
-                return name, found
+                self._give_back(taken)
+                return BudgetExhausted(name, found)
             taken.append((window, found))
         return Admission(tuple(taken), cost)
+
+    def _give_back(self, taken: Iterable[tuple[SharedWindow, Reservation]]) -> None:
+        for window, reservation in taken:
+            with self._or_counted("not given back"):
+                window.release(reservation)
+
+
+def _silenced(block: Block, left_s: float) -> RateLimited:
+    """The error for a request that falls into a silence."""
+    message = f"there is to be silence for {left_s:.0f} s more ({block.reason}); nothing was sent"
+    if block.reason.startswith("418"):
+        banned = IpBanned(418, -1003, message, left_s)
+        banned.advice = "send nothing until the ban is over"
+        return banned
+    if "orders" in block.reason:
+        return OrdersLimited(429, -1015, message, left_s)
+    return RateLimited(429, -1003, message, left_s)

@@ -2,12 +2,13 @@
 
 The venue counts by address, so the ingest and the worker spend from one purse. A file with `flock` was chosen over
 SQLite: what it holds is worth a minute, so it needs no durability; the kernel takes the lock back from a process that
-dies; and a reservation costs some 50 µs, a committed transaction a hundred times that. The file is opened for each
-operation, which makes it safe for threads and after a fork. It must lie on a local disk.
+dies; and a reservation costs some 100 µs, a committed transaction many times that. The lock is a file of its own beside
+the count, which is replaced whole, so that whoever dies while writing leaves the count before. Both are opened for each
+operation, which makes it safe for threads and after a fork. They must lie on a local disk.
 
 Why the venue's count never passes the limit: it counts a request when it arrives there, somewhere between its
 reservation and its answer. A reservation stands at the latest time at which the request can arrive (it is given up
-then), and moves back to the time of the answer when that comes. So at each new reservation everything that can lie in
+then), and moves to the time of the answer when that comes. So at each new reservation everything that can lie in
 one span with it is counted, wherever the venue's minute begins.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +25,18 @@ from pathlib import Path
 
 import msgspec
 
+from market.binance.errors import BudgetUnusable
+
 SLOTS = 60
 """Into how many slots a span is cut; a count is kept for its slot longer than need be, at most."""
 MOST_BYTES = 1 << 16
 MOST_AHEAD_S = 120.0
 """A request is given up sooner than this."""
+LOCK_TRIES = 50
+LOCK_PAUSE_S = 0.001
+"""The lock is held for some 100 µs; who waits for it stops its whole event loop, so it is given up soon."""
+SHARE_WHEN_LOST = 0.95
+"""Of a limit, how much counts as spent when the count cannot be read: only orders that reduce risk have room then."""
 
 
 class _Book(msgspec.Struct):
@@ -66,7 +75,8 @@ class SharedWindow:
     span_s: the length of the sliding time, seconds.
     now_s: a clock that all processes share, seconds: wall time.
 
-    A file that cannot be read counts as full: what was spent is not known.
+    Every operation raises `BudgetUnusable` when the file cannot be locked soon, read or written. One that holds no
+    count is replaced by one that leaves `1 - SHARE_WHEN_LOST` of the limit, since what was spent is not known.
     """
 
     def __init__(self, path: Path, limit: int, span_s: float, now_s: Callable[[], float]) -> None:
@@ -75,16 +85,17 @@ class SharedWindow:
         self.span_s = span_s
         self._slot_s = span_s / SLOTS
         self._now_s = now_s
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def take(self, amount: int, most: int, within_s: float) -> Reservation | float:
         """Reserve `amount` for a request that is given up after `within_s`, if the count stays at or below `most`.
 
-        Else the seconds after which it is worth asking again. `ValueError` if it can never be.
+        Else the seconds after which it is worth asking again. `BudgetUnusable` if the limit is less than `amount`.
         """
+        if within_s > MOST_AHEAD_S:
+            raise ValueError(f"a request may be under way for {MOST_AHEAD_S:g} s at most, not {within_s:g}")
         most = min(most, self.limit)
-        if amount > most or within_s > MOST_AHEAD_S:
-            raise ValueError(f"{amount} within {within_s:g} s: there are {most}, within {MOST_AHEAD_S:g} s at most")
+        if amount > most:
+            raise BudgetUnusable(self.path.name, f"a request counts as {amount}, and the limit is {most}")
         with self._book() as (book, now):
             if self._count(book) + amount > most:
                 return self._wait(book, amount, most, now)
@@ -93,11 +104,13 @@ class SharedWindow:
             return reservation
 
     def settle(self, reservation: Reservation) -> None:
-        """The answer has come: the venue has counted the request by now."""
+        """The answer has come: the venue has counted the request by now, later than was reserved if this side stood."""
         with self._book() as (book, now):
             slot = self._slot(now)
-            if slot < reservation.slot and book.slots.get(reservation.slot, 0) >= reservation.amount:
+            if book.slots.get(reservation.slot, 0) >= reservation.amount:
                 _add(book, reservation.slot, -reservation.amount)
+                _add(book, slot, reservation.amount)
+            elif slot > reservation.slot:
                 _add(book, slot, reservation.amount)
 
     def release(self, reservation: Reservation) -> None:
@@ -161,21 +174,49 @@ class SharedWindow:
 
     @contextmanager
     def _book(self) -> Iterator[tuple[_Book, float]]:
-        """The book under the lock, without what has passed, and the time; it is written back if it was changed."""
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """The book under the lock, without what has passed, and the time; it is replaced if it was changed."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # Inside the lock, so that times never go back from one holder to the next.
-            now = self._now_s()
-            raw = os.pread(handle, MOST_BYTES, 0)
-            book = self._read(raw, now)
-            yield book, now
-            changed = msgspec.json.encode(book)
-            if changed != raw:
-                os.pwrite(handle, changed, 0)
-                os.ftruncate(handle, len(changed))
+            with self._locked():
+                # Inside the lock, so that times never go back from one holder to the next.
+                now = self._now_s()
+                raw = self._stored()
+                book = self._read(raw, now)
+                yield book, now
+                changed = msgspec.json.encode(book)
+                if changed != raw:
+                    self._replace(changed)
+        except OSError as error:
+            raise BudgetUnusable(self.path.name, error.strerror or type(error).__name__) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The lock, if it can be had soon. It is never renamed, as the count is: all who hold it hold the same file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            for left in reversed(range(LOCK_TRIES)):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not left:
+                        raise BudgetUnusable(self.path.name, "another process holds its lock") from None
+                time.sleep(LOCK_PAUSE_S)
+            yield
         finally:
             os.close(handle)
+
+    def _stored(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                return file.read(MOST_BYTES)
+        except FileNotFoundError:
+            return b""
+
+    def _replace(self, content: bytes) -> None:
+        written = self.path.with_suffix(".new")
+        written.write_bytes(content)
+        written.replace(self.path)
 
     def _read(self, raw: bytes, now: float) -> _Book:
         if not raw:
@@ -183,7 +224,7 @@ class SharedWindow:
         try:
             book = msgspec.json.decode(raw, type=_Book)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return _Book(slots={self._slot(now): self.limit})
+            return _Book(slots={self._slot(now): int(self.limit * SHARE_WHEN_LOST)})
         present, oldest = self._slot(now), (now - self.span_s) / self._slot_s
         # Wall time that was set back would leave counts in the future for as long: they stand at the present instead.
         latest = self._slot(now + MOST_AHEAD_S)

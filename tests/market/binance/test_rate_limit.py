@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from market.binance import shared_window
 from market.binance.error_codes import venue_error
-from market.binance.errors import BudgetExhausted, IpBanned, RateLimited
+from market.binance.errors import BudgetExhausted, BudgetUnusable, IpBanned, OrdersLimited, RateLimited
 from market.binance.rate_limit import BAN_S, FUNDING_5M, Cost, Priority, RateBudget, budget_for
 from market.binance.rest import MarketDataClient
 from market.binance.shared_window import Reservation, SharedWindow
@@ -191,6 +195,39 @@ async def test_after_429_every_process_is_silent_until_it_is_over(tmp_path: Path
     assert clock.now_s - begun == pytest.approx(7.0, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("told", "span_s"),
+    [
+        ("Too many new orders; current limit is 300 orders per 10 SECOND.", 10.0),
+        ("Too many new orders; current limit is 300 orders per 10S.", 10.0),
+        ("Too many new orders; current limit is 1200 orders per MINUTE.", 60.0),
+        ("Too many new orders; current limit is 1200 orders per 1M.", 60.0),
+    ],
+)
+@pytest.mark.parametrize("retry_after_s", [None, 4.0])
+async def test_too_many_orders_hold_up_that_accounts_orders_and_nothing_else(
+    tmp_path: Path, told: str, span_s: float, retry_after_s: float | None
+) -> None:
+    clock = Time()
+    ours, sibling = budget_of(tmp_path, clock), budget_of(tmp_path, clock)
+    others = RateBudget(tmp_path, HOST, "another", now_s=clock, sleep=clock.sleep)
+    reader = RateBudget(tmp_path, HOST, now_s=clock, sleep=clock.sleep)
+    error = venue_error(429, -1015, told, retry_after_s)
+    assert isinstance(error, OrdersLimited)
+    ours.refused(error, None)
+    order = Cost(0, 1, 1)
+    for budget in (ours, sibling):
+        for priority in (Priority.ORDERS, Priority.ENTRIES):
+            with pytest.raises(OrdersLimited) as caught:
+                await budget.admit(order, priority, within_s=10.0, patience_s=2.0)
+            assert caught.value.retry_after_s == pytest.approx(retry_after_s or span_s)
+        await budget.admit(Cost(), Priority.ORDERS, within_s=10.0, patience_s=0.0)
+    await others.admit(order, Priority.ENTRIES, within_s=10.0, patience_s=0.0)
+    await reader.admit(Cost(), Priority.BACKFILL, within_s=10.0, patience_s=0.0)
+    clock.now_s += retry_after_s or span_s
+    await sibling.admit(order, Priority.ENTRIES, within_s=10.0, patience_s=0.0)
+
+
 async def test_a_ban_lasts_until_the_venue_says_and_grows_when_it_does_not(tmp_path: Path) -> None:
     clock = Time()
     budget, other = budget_of(tmp_path, clock), budget_of(tmp_path, clock)
@@ -213,15 +250,124 @@ async def test_a_ban_lasts_until_the_venue_says_and_grows_when_it_does_not(tmp_p
         clock.now_s = block.until_s
 
 
-def test_a_count_that_cannot_be_read_is_taken_to_be_full(tmp_path: Path) -> None:
+async def test_when_what_was_spent_is_not_known_only_what_reduces_risk_has_room(tmp_path: Path) -> None:
+    clock = Time()
+    budget = budget_of(tmp_path, clock)
+    for content in (b"\x00\xff", b"{", b'{"slots":{"x":1}}', b"[]", b'{"slots":{}}}'):
+        budget.weight.path.write_bytes(content)
+        for priority in set(Priority) - {Priority.ORDERS}:
+            with pytest.raises(BudgetExhausted):
+                await budget.admit(Cost(), priority, within_s=1.0, patience_s=0.0)
+        await budget.admit(Cost(), Priority.ORDERS, within_s=1.0, patience_s=0.0)
+        clock.now_s += 62.0
+        await budget.admit(Cost(), Priority.BACKFILL, within_s=1.0, patience_s=0.0)
+        clock.now_s += 80.0
+    assert budget.failures == {}
+
+
+def fail_writing(budget: RateBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full, from the second time that something is written on."""
+    write, written = Path.write_bytes, [0]
+
+    def full(path: Path, content: bytes) -> int:
+        written[0] += 1
+        if written[0] > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    budget.weight.observe(7)
+
+
+def put_a_folder_there(budget: RateBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget.weight.path.mkdir(parents=True)
+    for window in (budget.orders_10s, budget.orders_1m):
+        window.path.mkdir(parents=True)
+
+
+def hold_the_lock(budget: RateBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped while it held it."""
+    monkeypatch.setattr(shared_window, "LOCK_PAUSE_S", 0.0)
+    for window in (budget.weight, budget.orders_10s, budget.orders_1m):
+        held = window.path.with_suffix(".lock").open("w")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(budget, f"_held_{window.path.name}", held, raising=False)
+
+
+@pytest.mark.parametrize("trouble", [fail_writing, put_a_folder_there, hold_the_lock])
+async def test_a_file_that_cannot_be_used_holds_up_all_but_what_reduces_risk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[RateBudget, pytest.MonkeyPatch], None]
+) -> None:
+    clock = Time()
+    budget = budget_of(tmp_path, clock)
+    trouble(budget, monkeypatch)
+    for priority in set(Priority) - {Priority.ORDERS}:
+        with pytest.raises(BudgetUnusable, match="cannot be used"):
+            await budget.admit(Cost(1, 1, 1), priority, within_s=1.0, patience_s=2.0)
+    assert budget.failures.get("sent uncounted", 0) == 0
+    admission = await budget.admit(Cost(1, 1, 1), Priority.ORDERS, within_s=1.0, patience_s=2.0)
+    assert budget.failures["sent uncounted"] == 3
+    assert "cannot be used" in str(budget.failure)
+    budget.answered(admission, {"X-MBX-USED-WEIGHT-1M": "44"})
+    # What the venue has said holds for this process even so.
+    budget.refused(RateLimited(429, -1003, "Too many requests", 7.0), None)
+    with pytest.raises(RateLimited, match="7 s more"):
+        await budget.admit(Cost(), Priority.ORDERS, within_s=1.0, patience_s=2.0)
+
+
+async def test_a_file_that_can_be_used_again_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Time()
+    budget = budget_of(tmp_path, clock)
+    with monkeypatch.context() as patch:
+        fail_writing(budget, patch)
+        await budget.admit(Cost(), Priority.ORDERS, within_s=1.0, patience_s=0.0)
+    assert budget.failure is not None
+    await budget.admit(Cost(), Priority.LIVE_DATA, within_s=1.0, patience_s=0.0)
+    assert budget.failure is None
+    assert budget.weight.count() == 8, "what was counted before the disk was full is not lost"
+
+
+@pytest.mark.parametrize("at", ["write_bytes", "replace"])
+def test_whoever_dies_while_writing_leaves_the_count_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    window = SharedWindow(tmp_path / "w", 100, 60.0, Time())
+    window.take(40, 100, 1.0)
+
+    def die(path: Path, content: bytes | Path) -> None:
+        if isinstance(content, bytes):
+            with path.open("wb") as file:
+                file.write(content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, at, die)
+        with pytest.raises(KeyboardInterrupt):
+            window.take(30, 100, 1.0)
+    assert window.count() == 40
+    assert isinstance(window.take(60, 100, 1.0), Reservation)
+
+
+async def test_a_request_that_no_limit_has_room_for_is_told_so(tmp_path: Path) -> None:
+    budget = budget_of(tmp_path, Time())
+    budget.set_limits(20, 300, 1200)
+    with pytest.raises(BudgetUnusable, match="counts as 30, and the limit is 20"):
+        await budget.admit(Cost(30), Priority.RECONCILE, within_s=10.0, patience_s=2.0)
+
+
+def test_an_answer_that_comes_later_than_was_reserved_is_counted_when_it_comes(tmp_path: Path) -> None:
+    """A process that stood still between reserving and sending."""
     clock = Time()
     window = SharedWindow(tmp_path / "w", 10, 60.0, clock)
-    for content in (b"\x00\xff", b"{", b'{"slots":{"x":1}}', b"[]"):
-        window.path.write_bytes(content)
-        assert isinstance(window.take(1, 10, 1.0), float)
-        clock.now_s += 62.0
-        assert isinstance(window.take(1, 10, 1.0), Reservation)
-        clock.now_s += 70.0
+    for stood in (20.0, 90.0):
+        taken = window.take(10, 10, 5.0)
+        assert isinstance(taken, Reservation)
+        clock.now_s += stood
+        window.settle(taken)
+        clock.now_s += 59.0
+        assert window.count() == 10
+        clock.now_s += 3.0
+        assert window.count() == 0
 
 
 def test_wall_time_that_is_set_back_blocks_for_one_span_at_most(tmp_path: Path) -> None:
@@ -236,7 +382,7 @@ def test_wall_time_that_is_set_back_blocks_for_one_span_at_most(tmp_path: Path) 
 
 def test_what_can_never_be_is_said_at_once(tmp_path: Path) -> None:
     window = SharedWindow(tmp_path / "w", 10, 60.0, Time())
-    with pytest.raises(ValueError, match="11"):
+    with pytest.raises(BudgetUnusable, match="11"):
         window.take(11, 10, 1.0)
     with pytest.raises(ValueError, match="120"):
         window.take(1, 10, 121.0)
