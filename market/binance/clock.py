@@ -93,7 +93,16 @@ class ServerClock:
         return self._generation
 
     async def now_ms(self) -> int:
-        """The venue's time. The venue is asked first when the newest sample is no longer fresh.
+        """The venue's time, asked for first when that is due."""
+        await self.refresh()
+        return self.told_ms()
+
+    def told_ms(self) -> int:
+        """The venue's time by the samples there are; there must have been one."""
+        return int(self._local_ms() + estimate(list(self._samples)).offset_ms)
+
+    async def refresh(self) -> None:
+        """Ask the venue when the newest sample is no longer fresh.
 
         When it cannot be asked, the old samples serve: a drift of some ms must not hold up an exit.
         """
@@ -103,8 +112,6 @@ class ServerClock:
             except BinanceError:
                 if not self._samples:
                     raise
-        offset = estimate(list(self._samples))
-        return int(self._local_ms() + offset.offset_ms)
 
     async def sync(self, seen: int, *, discard: bool = False) -> None:
         """Take new samples, unless a synchronisation later than `seen` was done: one is enough for all who wait.

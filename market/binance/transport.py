@@ -50,7 +50,7 @@ PATIENCE_S = {
     Priority.LIVE_DATA: 30.0,
     Priority.BACKFILL: 600.0,
 }
-"""How long a request waits for room in the budget."""
+"""How long a request waits for room in the budget, and how long its pauses may be."""
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
@@ -134,38 +134,44 @@ class Transport:
     async def _clock_sample(self) -> int:
         """One answer for the clock: an exit waits for it, so nothing holds it back and it is not tried for long."""
         call = Call("GET", "/fapi/v1/time", kind=Kind.RISK_REDUCING, priority=Priority.ORDERS)
-        return self._decode(call, await self._held(call), _ServerTime).server_time
+        return (await self._held(call, _ServerTime)).server_time
 
-    async def ask(self, call: Call, kind: type[T]) -> T:
-        """The answer to a call as `kind`; a read is repeated while that can help. Raises `BinanceError`."""
-        attempt = 1
+    async def ask(self, call: Call, kind: type[T], *, attempts: int | None = None) -> T:
+        """The answer to a call as `kind`; a read is repeated while that can help. Raises `BinanceError`.
+
+        `attempts` is how often it is sent at most, else what the transport was made with. No pause is longer than the
+        patience of the call's priority: when the venue wants a longer one, its error is raised at once.
+        """
+        attempt, most = 1, self._attempts if attempts is None else attempts
         while True:
             try:
-                return self._decode(call, await self._timely(call), kind)
+                return await self._timely(call, kind)
             except BinanceError as error:
-                if call.changes is not None or not error.retry or attempt >= self._attempts:
+                if call.changes is not None or not error.retry or attempt >= most:
                     raise
                 limited = isinstance(error, RateLimited) and error.status == 429
                 pause = (RATE_LIMIT_BACKOFF_S if limited else self._backoff_s) * 2 ** (attempt - 1)
                 pause = pause if error.retry_after_s is None else error.retry_after_s
+                if pause > PATIENCE_S[call.priority]:
+                    raise
             await self.sleep(pause)
             attempt += 1
 
-    async def _timely(self, call: Call) -> bytes:
+    async def _timely(self, call: Call, kind: type[T]) -> T:
         """Send; once more after a refused timestamp, with the venue's time read anew."""
         seen = self.clock.generation
         try:
-            return await self._held(call)
+            return await self._held(call, kind)
         except ClockOff:
             await self.clock.sync(seen, discard=True)
-            return await self._held(call)
+            return await self._held(call, kind)
 
-    async def _held(self, call: Call) -> bytes:
+    async def _held(self, call: Call, kind: type[T]) -> T:
         """Send if breaker and budget let it through, and tell them what came of it."""
         permit = None if self._breaker is None else self._breaker.permit(call.kind, self.seconds())
         ok = None
         try:
-            answer = await self._counted(call)
+            answer = self._decode(call, await self._counted(call), kind)
             ok = True
             return answer
         except (Unreachable, OutcomeUnknown, VenueUnavailable, AnswerInvalid):
@@ -186,6 +192,9 @@ class Transport:
                     self._breaker.record(permit, ok=ok, now_s=self.seconds())
 
     async def _counted(self, call: Call) -> bytes:
+        if call.security is Security.SIGNED:
+            # Before anything is reserved: a reservation does not last while the venue is asked for its time.
+            await self.clock.refresh()
         if self._budget is None:
             return (await self._send(call))[1]
         budget = self._budget
@@ -210,7 +219,7 @@ class Transport:
     async def _send(self, call: Call) -> tuple[Mapping[str, str], bytes]:
         """One request on the wire, and the answer's headers and body; anything but 2xx is raised."""
         url = self.base_url + call.path
-        target, body, headers = await self._prepared(call)
+        target, body, headers = self._prepared(call)
         try:
             async with self.session.request(
                 call.method,
@@ -233,13 +242,13 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             raise self._lost(call, _said(error)) from None
 
-    async def _prepared(self, call: Call) -> tuple[str, bytes, dict[str, str]]:
+    def _prepared(self, call: Call) -> tuple[str, bytes, dict[str, str]]:
         """Address, body and headers as they go on the wire."""
         url = self.base_url + call.path
         headers = {} if self._credentials is None or call.security is Security.NONE else self._credentials.headers()
         parameters = dict(call.parameters)
         if call.security is Security.SIGNED:
-            parameters |= {"recvWindow": RECV_WINDOW_MS, "timestamp": await self.clock.now_ms()}
+            parameters |= {"recvWindow": RECV_WINDOW_MS, "timestamp": self.clock.told_ms()}
         query, body = ("", encode(parameters)) if call.in_body else (encode(parameters), "")
         if call.security is not Security.NONE and self._credentials is None:
             raise KeyUnusable(f"{call.path} is for accounts, and there is no key")
