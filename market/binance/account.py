@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeVar
 
 from market.binance import costs
@@ -27,7 +28,7 @@ from market.binance.leverage import Brackets, Clamped, LeverageReport, SymbolBra
 from market.binance.position_mode import PositionMode
 from market.binance.rate_limit import Cost, Priority
 from market.binance.signing import Value
-from market.binance.trading import Trading
+from market.binance.trading import Trading, until_done
 from market.binance.transport import Call, Security, Transport
 
 T = TypeVar("T")
@@ -128,10 +129,21 @@ class AccountClient:
         return await self._transport.ask(call, Countdown)
 
     async def cancel_all(self, symbol: str) -> None:
-        """Cancel all orders of a symbol, conditional ones too: they are two calls at the venue."""
+        """Cancel all orders of a symbol, conditional ones too: they are two calls at the venue.
+
+        Each is made, and made again, whatever becomes of the other; then what has failed is raised.
+        """
+        failed: list[BinanceError] = []
         for path in ("/fapi/v1/allOpenOrders", "/fapi/v1/algoOpenOrders"):
-            call = self._urgent("DELETE", path, {"symbol": symbol}, f"cancelling all of {symbol}", costs.ONE)
-            await self._transport.ask(call, Done)
+            call = self._urgent("DELETE", path, {"symbol": symbol}, f"cancelling all of {symbol} at {path}", costs.ONE)
+            try:
+                await until_done(self._transport, partial(self._transport.ask, call, Done))
+            except BinanceError as error:
+                failed.append(error)
+        if failed:
+            for other in failed[1:]:
+                failed[0].add_note(str(other))
+            raise failed[0]
 
     # The key of the user stream
 

@@ -35,7 +35,7 @@ from market.binance.errors import (
 _BANNED_UNTIL = re.compile(r"banned until (\d{10,16})")
 
 _TABLE: tuple[tuple[type[VenueError], str, tuple[int, ...]], ...] = (
-    (VenueUnavailable, "the venue does not know why: an order is reconciled first", (-1000, -1001, -1004)),
+    (VenueUnavailable, "the venue does not know why: an order is reconciled first", (-1000, -1001)),
     (VenueUnavailable, "the order may have been executed: query it", (-1006, -1007)),
     (AccessRefused, "the key may not do this", (-1002,)),
     (AccessRefused, "a fault in how this client signs, or a wrong secret", (-1022,)),
@@ -87,11 +87,13 @@ CODES: dict[int, tuple[type[VenueError], str]] = {
 }
 """Class and advice of every code that this client knows. Any other code of a 4xx answer is `RequestInvalid`."""
 
-UNKNOWN_OUTCOME_CODES = frozenset({-1000, -1001, -1006, -1007})
-"""After these a request that changes something may have been executed."""
+EXECUTION_UNKNOWN_CODES = frozenset({-1006, -1007})
+"""After these a request that changes something may have been executed, whatever else the answer says."""
+UNKNOWN_CAUSE_CODES = frozenset({-1000, -1001})
+"""After these too, except where the text of a 503 says that it has failed."""
 
 _NOTHING_WAS_DONE = ("service unavailable", "internal error; unable to process")
-"""What a 503 says when the request has failed. Any other text of a 5xx leaves it open."""
+"""What a 503 says when the request has failed, with a code or without. Any other answer of a fault leaves it open."""
 
 
 class _Body(msgspec.Struct):
@@ -127,7 +129,7 @@ def venue_error(
         return OutcomeUnknown(changes, f"the venue answers {status}, code {code}: {message}", code, answered=True)
     kind, advice = _class_of(status, code)
     error = kind(status, code, message, retry_after_s) if issubclass(kind, RateLimited) else kind(status, code, message)
-    error.advice = advice
+    error.advice = "it was not done" if changes is not None and kind is VenueUnavailable else advice
     if isinstance(error, IpBanned):
         until = _BANNED_UNTIL.search(message)
         error.until_ms = int(until[1]) if until else None
@@ -135,11 +137,11 @@ def venue_error(
 
 
 def _outcome_unknown(status: int, code: int, message: str) -> bool:
-    if code in UNKNOWN_OUTCOME_CODES:
+    if code in EXECUTION_UNKNOWN_CODES:
         return True
-    if code == -1008 or not (status >= 500 or status == 408):
+    if code == -1008 or (status == 503 and message.lower().startswith(_NOTHING_WAS_DONE)):
         return False
-    return not message.lower().startswith(_NOTHING_WAS_DONE)
+    return code in UNKNOWN_CAUSE_CODES or status >= 500 or status == 408
 
 
 def _class_of(status: int, code: int) -> tuple[type[VenueError], str]:

@@ -95,25 +95,17 @@ class CircuitOpen(BinanceError):
 
 
 class BudgetExhausted(BinanceError):
-    """The budget leaves no room within the time that the caller would wait, and nothing was sent: back off."""
+    """The budget leaves no room within the time that the caller would wait, and nothing was sent: back off.
 
-    action = Action.BACK_OFF
-
-    def __init__(self, what: str, retry_after_s: float) -> None:
-        super().__init__(f"the budget of {what} has no room for {retry_after_s:.1f} s")
-        self.retry_after_s = retry_after_s
-
-
-class BudgetUnusable(BinanceError):
-    """The file of the budget cannot be used, so nothing was sent that is not urgent: mend the disk or the folder.
-
-    Exits and cancels do not wait for it: they are sent uncounted.
+    `reason` says why the budget cannot be kept at all, None when it is merely spent. Exits and cancels do not wait for
+    that: they are sent uncounted.
     """
 
     action = Action.BACK_OFF
 
-    def __init__(self, file: str, reason: str) -> None:
-        super().__init__(f"the budget in {file} cannot be used: {reason}")
+    def __init__(self, what: str, retry_after_s: float, reason: str | None = None) -> None:
+        super().__init__(f"the budget of {what} " + (reason or f"has no room for {retry_after_s:.1f} s"))
+        self.retry_after_s = retry_after_s
         self.reason = reason
 
 

@@ -22,8 +22,8 @@ from enum import Enum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from market.binance.errors import BudgetExhausted, BudgetUnusable, IpBanned, OrdersLimited, Overloaded, RateLimited
-from market.binance.shared_window import Block, Reservation, SharedWindow
+from market.binance.errors import BudgetExhausted, IpBanned, OrdersLimited, Overloaded, RateLimited
+from market.binance.shared_window import Block, Reservation, SharedWindow, WindowUnusable
 
 MINUTE_WEIGHT = 2400
 ORDERS_10S = 300
@@ -135,8 +135,8 @@ class RateBudget:
         """Wait, `patience_s` at most, until a request may be sent that is given up after `within_s`.
 
         Raises `IpBanned` or `RateLimited` while the venue has told this address to be silent, `OrdersLimited` while the
-        account is to send no orders, `BudgetExhausted` when there is no room in time, and `BudgetUnusable` when nobody
-        knows whether there is: that never for `Priority.ORDERS`.
+        account is to send no orders, and `BudgetExhausted` when there is no room in time, or nobody knows whether there
+        is: that never for `Priority.ORDERS`.
         """
         waited = 0.0
         while True:
@@ -147,7 +147,7 @@ class RateBudget:
                     return found
                 if waited >= patience_s:
                     raise found
-                pause = POLL_S if found.retry_after_s is None else found.retry_after_s
+                pause = found.retry_after_s or POLL_S
             # Not past the end of patience, where it is tried a last time.
             pause = min(pause, POLL_S, max(patience_s - waited, 0.001))
             await self._sleep(pause)
@@ -203,9 +203,9 @@ class RateBudget:
         """
         try:
             yield
-        except BudgetUnusable as error:
+        except WindowUnusable as error:
             self.failures[what] += 1
-            self.failure = str(error)
+            self.failure = f"the budget {error}"
 
     def _silence(self, window: SharedWindow, seconds: float | None, reason: str, first_s: float, most_s: float) -> None:
         self._told[window.path] = Block(self._now_s() + (first_s if seconds is None else seconds), reason, 1)
@@ -233,7 +233,7 @@ class RateBudget:
         known = [each for each in (told, shared) if each is not None and each.until_s > self._now_s()]
         return max(known, key=lambda each: each.until_s, default=None)
 
-    def _try(self, cost: Cost, priority: Priority, within_s: float) -> Admission | BudgetExhausted | BudgetUnusable:
+    def _try(self, cost: Cost, priority: Priority, within_s: float) -> Admission | BudgetExhausted:
         """Everything that `cost` needs, or nothing of it and why."""
         taken: list[tuple[SharedWindow, Reservation]] = []
         self.failure = None
@@ -247,11 +247,12 @@ class RateBudget:
                 continue
             try:
                 found = window.take(amount, max(amount, int(window.limit * priority.value)), within_s)
-            except BudgetUnusable as error:
-                self.failure = str(error)
+            except WindowUnusable as error:
+                unusable = BudgetExhausted(name, POLL_S, str(error))
+                self.failure = str(unusable)
                 if priority is not Priority.ORDERS:
                     self._give_back(taken)
-                    return error
+                    return unusable
                 self.failures["sent uncounted"] += 1
                 continue
             if isinstance(found, float):

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import msgspec
 
-from market.binance.errors import BudgetUnusable
+from market.errors import MarketError
 
 SLOTS = 60
 """Into how many slots a span is cut; a count is kept for its slot longer than need be, at most."""
@@ -52,6 +52,10 @@ class _Book(msgspec.Struct):
     blocked_until_s: float = 0.0
     reason: str = ""
     blocks: int = 0
+
+
+class WindowUnusable(MarketError):
+    """Nobody knows what is counted, or there can never be room; its message goes on after the name of the count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class SharedWindow:
     span_s: the length of the sliding time, seconds.
     now_s: a clock that all processes share, seconds: wall time.
 
-    Every operation raises `BudgetUnusable` when the file cannot be locked soon, read or written. One that holds no
+    Every operation raises `WindowUnusable` when the file cannot be locked soon, read or written. One that holds no
     count is replaced by one that leaves `1 - SHARE_WHEN_LOST` of the limit, since what was spent is not known.
     """
 
@@ -95,13 +99,13 @@ class SharedWindow:
     def take(self, amount: int, most: int, within_s: float) -> Reservation | float:
         """Reserve `amount` for a request that is given up after `within_s`, if the count stays at or below `most`.
 
-        Else the seconds after which it is worth asking again. `BudgetUnusable` if the limit is less than `amount`.
+        Else the seconds after which it is worth asking again. `WindowUnusable` if the limit is less than `amount`.
         """
         if within_s > MOST_AHEAD_S:
             raise ValueError(f"a request may be under way for {MOST_AHEAD_S:g} s at most, not {within_s:g}")
         most = min(most, self.limit)
         if amount > most:
-            raise BudgetUnusable(self.path.name, f"a request counts as {amount}, and the limit is {most}")
+            raise WindowUnusable(f"has a limit of {most}, and one request counts as {amount}")
         with self._book() as (book, now):
             if self._count(book) + amount > most:
                 return self._wait(book, amount, most, now)
@@ -197,7 +201,7 @@ class SharedWindow:
             finally:
                 os.close(handle)
         except OSError as error:
-            raise BudgetUnusable(self.path.name, error.strerror or type(error).__name__) from error
+            raise WindowUnusable(f"cannot be kept in {self.path}: {error.strerror or type(error).__name__}") from error
 
     def _lock(self, handle: int) -> None:
         for left in reversed(range(LOCK_TRIES)):
@@ -206,7 +210,7 @@ class SharedWindow:
                 return
             except BlockingIOError:
                 if not left:
-                    raise BudgetUnusable(self.path.name, "another process holds its lock") from None
+                    raise WindowUnusable(f"cannot be kept in {self.path}: another process holds its lock") from None
             time.sleep(LOCK_PAUSE_S)
 
     def _read(self, raw: bytes | None, now: float) -> _Book:

@@ -12,6 +12,7 @@ from market.binance.errors import (
     EntriesForbidden,
     ModeMismatch,
     NotFlat,
+    VenueUnavailable,
 )
 from market.binance.leverage import Brackets, Clamped
 from market.binance.position_mode import Mode, PositionMode, PositionSide
@@ -172,6 +173,34 @@ async def test_what_the_account_answers_is_typed() -> None:
         assert venue.of("GET /fapi/v1/userTrades") == [
             {"symbol": "B", "startTime": "0", "endTime": "9", "limit": "1000"}
         ]
+
+
+DELETE_ALL, DELETE_ALL_ALGO = "DELETE /fapi/v1/allOpenOrders", "DELETE /fapi/v1/algoOpenOrders"
+DONE = {"code": 200, "msg": "success"}
+
+
+@pytest.mark.parametrize(
+    "passing", [refusal(0, "Service Unavailable.", 503), refusal(-1007, "", 408), refusal(-1008, "", 503), Answer(b"{")]
+)
+@pytest.mark.parametrize("where", [DELETE_ALL, DELETE_ALL_ALGO])
+async def test_cancelling_all_is_tried_again_for_both_kinds_of_order(passing: Answer, where: str) -> None:
+    async with served() as (venue, transport, _):
+        venue.answers |= {DELETE_ALL: DONE, DELETE_ALL_ALGO: DONE} | {where: [passing, passing, DONE]}
+        await AccountClient(transport).cancel_all("B")
+        assert (venue.count(where), len(venue.asked)) == (3, 4)
+
+
+async def test_when_one_kind_cannot_be_cancelled_the_other_is_all_the_same() -> None:
+    async with served() as (venue, transport, _):
+        failed = refusal(0, "Service Unavailable.", 503)
+        venue.answers |= {DELETE_ALL: failed, DELETE_ALL_ALGO: DONE}
+        with pytest.raises(VenueUnavailable):
+            await AccountClient(transport).cancel_all("B")
+        assert (venue.count(DELETE_ALL), venue.count(DELETE_ALL_ALGO)) == (3, 1)
+        venue.answers |= {DELETE_ALL: refusal(-2015, "no", 401), DELETE_ALL_ALGO: refusal(-1007, "", 408)}
+        with pytest.raises(AccessRefused) as caught:
+            await AccountClient(transport).cancel_all("B")
+        assert "algoOpenOrders" in caught.value.__notes__[0]
 
 
 async def test_cancels_and_exits_pass_when_every_circuit_is_open() -> None:

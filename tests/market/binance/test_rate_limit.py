@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from market.binance import shared_window
 from market.binance.error_codes import venue_error
-from market.binance.errors import BudgetExhausted, BudgetUnusable, IpBanned, OrdersLimited, RateLimited
+from market.binance.errors import BudgetExhausted, IpBanned, OrdersLimited, RateLimited
 from market.binance.rate_limit import BAN_S, FUNDING_5M, Cost, Priority, RateBudget, budget_for
 from market.binance.rest import MarketDataClient
-from market.binance.shared_window import Reservation, SharedWindow
+from market.binance.shared_window import Reservation, SharedWindow, WindowUnusable
 from tests.market.binance.venue import served
 
 HOST = "https://fapi.binance.com"
@@ -300,12 +300,12 @@ async def test_a_file_that_cannot_be_used_holds_up_all_but_what_reduces_risk(
     budget = budget_of(tmp_path, clock)
     trouble(budget, monkeypatch)
     for priority in set(Priority) - {Priority.ORDERS}:
-        with pytest.raises(BudgetUnusable, match="cannot be used"):
+        with pytest.raises(BudgetExhausted, match="cannot be kept"):
             await budget.admit(Cost(1, 1, 1), priority, within_s=1.0, patience_s=2.0)
     assert budget.failures.get("sent uncounted", 0) == 0
     admission = await budget.admit(Cost(1, 1, 1), Priority.ORDERS, within_s=1.0, patience_s=2.0)
     assert budget.failures["sent uncounted"] == 3
-    assert "cannot be used" in str(budget.failure)
+    assert "cannot be kept" in str(budget.failure)
     budget.answered(admission, {"X-MBX-USED-WEIGHT-1M": "44"})
     # What the venue has said holds for this process even so.
     budget.refused(RateLimited(429, -1003, "Too many requests", 7.0), None)
@@ -352,7 +352,7 @@ def test_whoever_dies_while_writing_leaves_the_count_before(plan: list[tuple[int
 async def test_a_request_that_no_limit_has_room_for_is_told_so(tmp_path: Path) -> None:
     budget = budget_of(tmp_path, Time())
     budget.set_limits(20, 300, 1200)
-    with pytest.raises(BudgetUnusable, match="counts as 30, and the limit is 20"):
+    with pytest.raises(BudgetExhausted, match="a limit of 20, and one request counts as 30"):
         await budget.admit(Cost(30), Priority.RECONCILE, within_s=10.0, patience_s=2.0)
 
 
@@ -383,7 +383,7 @@ def test_wall_time_that_is_set_back_blocks_for_one_span_at_most(tmp_path: Path) 
 
 def test_what_can_never_be_is_said_at_once(tmp_path: Path) -> None:
     window = SharedWindow(tmp_path / "w", 10, 60.0, Time())
-    with pytest.raises(BudgetUnusable, match="11"):
+    with pytest.raises(WindowUnusable, match="11"):
         window.take(11, 10, 1.0)
     with pytest.raises(ValueError, match="120"):
         window.take(1, 10, 121.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from market.binance.errors import (
     OrderRefused,
     OrderUnknown,
     OutcomeUnknown,
+    Overloaded,
     VenueUnavailable,
 )
 from market.binance.orders import Direction, Order, TimeInForce
 from market.binance.position_mode import PositionSide
-from market.binance.trading import ARRIVES_WITHIN_S, EXIT_ATTEMPTS
+from market.binance.rate_limit import RateBudget
+from market.binance.trading import ARRIVES_WITHIN_S, EXIT_ATTEMPTS, GIVE_UP_S
 from tests.market.binance.spoken import (
     ALGO,
     LONG,
@@ -148,11 +151,104 @@ async def test_a_repeated_id_means_that_the_order_has_landed() -> None:
         assert (await AccountClient(transport).orders.place_algo(stop())).open
 
 
+@pytest.mark.parametrize("sent", [refusal(-4116, "ClientOrderId is duplicated."), refusal(-1007, "", 503)])
+@pytest.mark.parametrize("other", [{"side": "SELL"}, {"origQty": "7"}, {"symbol": "ETHUSDT"}])
+async def test_another_order_under_the_same_id_is_not_taken_for_ours(sent: Answer, other: dict[str, str]) -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        venue.answers |= {ORDER: sent, QUERY: state(status="NEW", **other)}
+        (value,) = other.values()
+        with pytest.raises(OutcomeUnknown, match=f"is another: its .* is {value}"):
+            await AccountClient(transport).orders.place(LONG)
+        conditional = {"quantity": other["origQty"]} if "origQty" in other else other | {"quantity": "0.5"}
+        conditional |= {"side": "BUY"} if "side" in other else {}
+        venue.answers |= {ALGO: sent, QUERY_ALGO: algo(**conditional)}
+        with pytest.raises(OutcomeUnknown, match="is another"):
+            await AccountClient(transport).orders.place_algo(stop(quantity=D("0.5")))
+
+
+async def test_a_repeated_id_that_nobody_shows_leaves_the_outcome_open() -> None:
+    """The venue says that there is such an order, and that there is none: it may be under way, or another symbol's."""
+    async with served() as (venue, transport, pauses):
+        one_way(venue)
+        venue.answers |= {ORDER: refusal(-4116, "ClientOrderId is duplicated."), QUERY: refusal(-2013)}
+        begun = pauses.now_s
+        with pytest.raises(OutcomeUnknown, match=r"-4116.*-2013"):
+            await AccountClient(transport).orders.place(LONG)
+        assert pauses.now_s - begun > ARRIVES_WITHIN_S
+
+
+@pytest.mark.parametrize(
+    ("answer", "most_s", "questions"),
+    [
+        (refusal(-1003, "Too many", 429, Retry_After="3600"), 0.0, 1),
+        (refusal(-1003, "Too many", 429, Retry_After="20"), GIVE_UP_S, 4),
+        (refusal(-1003, "Too many", 429), GIVE_UP_S, 5),
+        (refusal(-1003, "banned", 418), 0.0, 1),
+        (refusal(-1001, "", 503), GIVE_UP_S, 34),
+        (Answer(b"{"), 0.0, 1),
+    ],
+)
+async def test_nobody_asks_longer_for_an_outcome_than_for_a_minute(
+    answer: Answer, most_s: float, questions: int
+) -> None:
+    async with served() as (venue, transport, pauses):
+        one_way(venue)
+        venue.answers |= {ORDER: UNKNOWN[0], QUERY: answer}
+        with pytest.raises(OutcomeUnknown, match="asking failed"):
+            await AccountClient(transport).orders.place(LONG)
+        assert sum(pauses) <= most_s
+        assert venue.count(QUERY) == questions, "each question is one request"
+        venue.answers[QUERY] = [answer, state()]
+        if most_s:
+            assert (await AccountClient(transport).orders.place(LONG)).status == "FILLED"
+
+
+async def test_a_spent_budget_does_not_end_the_asking(tmp_path: Path) -> None:
+    budget = RateBudget(tmp_path, "http://x", weight=100)
+    async with served(budget=budget) as (venue, transport, pauses):
+        budget._now_s = budget.weight._now_s = budget.orders_10s._now_s = budget.orders_1m._now_s = pauses.seconds
+        budget._sleep = pauses
+        one_way(venue)
+        venue.answers |= {ORDER: UNKNOWN[0], QUERY: state()}
+        orders = AccountClient(transport).orders
+        await orders.mode.refresh()
+        budget.weight.observe(100)
+        await pauses(25.0)
+        begun = pauses.now_s
+        assert (await orders.place(LONG)).status == "FILLED"
+        assert 30.0 < pauses.now_s - begun < GIVE_UP_S
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        refusal(-1008, "Request throttled by system-level protection.", 503),
+        refusal(-1001, "Internal error; unable to process your request. Please try again.", 503),
+    ],
+)
+async def test_what_reduces_risk_is_tried_again_when_the_venue_says_that_it_failed(failed: Answer) -> None:
+    async with served() as (venue, transport, _):
+        one_way(venue)
+        venue.answers |= {
+            ORDER: [failed, state("x-1")],
+            "DELETE /fapi/v1/order": [failed, state(status="CANCELED")],
+        }
+        orders = AccountClient(transport).orders
+        assert (await orders.place(leaving(PositionSide.BOTH))).client_order_id == "x-1"
+        assert (await orders.cancel("BTCUSDT", "a-1")).status == "CANCELED"
+        assert venue.count(QUERY) == 0
+        venue.answers[ORDER] = [failed]
+        with pytest.raises((VenueUnavailable, Overloaded)):
+            await orders.place(LONG)
+        assert venue.count(ORDER) == 3
+
+
 async def test_what_was_surely_not_done_is_sent_again_only_if_it_reduces() -> None:
     async with served() as (venue, transport, _):
         one_way(venue)
         failed = refusal(0, "Service Unavailable.", 503)
-        venue.answers[ORDER] = [failed, failed, state("x-1")]
+        venue.answers[ORDER] = [failed, failed, state("x-1", side="SELL")]
         orders = AccountClient(transport).orders
         assert (await orders.place(leaving(PositionSide.BOTH))).client_order_id == "x-1"
         assert venue.count(ORDER) == EXIT_ATTEMPTS
@@ -201,8 +297,9 @@ class Engine:
 
     def ask(self, asked: Asked) -> Answer | dict[str, Any]:
         self.questions += 1
-        seen = asked.parameters["origClientOrderId"] in self.done and self.questions > self.lag
-        return state(asked.parameters["origClientOrderId"]) if seen else refusal(-2013)
+        client_id = asked.parameters["origClientOrderId"]
+        seen = client_id in self.done and self.questions > self.lag
+        return state(client_id, side="BUY" if client_id == LONG.client_id else "SELL") if seen else refusal(-2013)
 
 
 @settings(max_examples=40, deadline=None)

@@ -151,6 +151,27 @@ async def test_a_read_is_sent_again_while_that_can_help() -> None:
         assert len(pauses) == 2
 
 
+@pytest.mark.parametrize(
+    ("priority", "answer", "pauses_s"),
+    [
+        (Priority.ORDERS, refusal(-1003, "", 429, Retry_After="3600"), []),
+        (Priority.ORDERS, refusal(-1003, "", 429), []),
+        (Priority.ORDERS, refusal(-1003, "", 429, Retry_After="2"), [2.0, 2.0]),
+        (Priority.LIVE_DATA, refusal(-1003, "", 429), [15.0, 30.0]),
+        (Priority.BACKFILL, refusal(-1003, "", 429, Retry_After="600"), [600.0, 600.0]),
+        (Priority.BACKFILL, refusal(-1003, "", 429, Retry_After="601"), []),
+    ],
+)
+async def test_no_pause_is_longer_than_the_patience_of_what_waits(
+    priority: Priority, answer: Answer, pauses_s: list[float]
+) -> None:
+    async with served() as (venue, transport, pauses):
+        venue.answers["GET /fapi/v1/ping"] = answer
+        with pytest.raises(RateLimited):
+            await transport.ask(Call("GET", "/fapi/v1/ping", priority=priority), dict[str, Any])
+        assert pauses == pauses_s
+
+
 async def test_no_answer_in_time() -> None:
     async with served(timeout_s=0.05) as (venue, transport, _):
         venue.answers[ORDER] = venue.answers["GET /fapi/v3/account"] = Answer(hang=True)
@@ -244,6 +265,17 @@ async def test_an_open_circuit_holds_entries_and_lets_exits_through() -> None:
         assert venue.count(ORDER) == 4
         transport.clock._samples.clear()
         assert await transport.ask(order(kind=Kind.RISK_REDUCING), dict[str, int]) == {"orderId": 5}
+
+
+@pytest.mark.parametrize("changes", [None, "order a-1"])
+async def test_answers_that_cannot_be_read_open_the_circuit(changes: str | None) -> None:
+    breaker = Breaker(BreakerSettings(throttle_after=2, open_after=2))
+    async with served(breaker=breaker) as (venue, transport, pauses):
+        venue.answers[ORDER] = Answer(b'{"orderId": []}')
+        for _ in range(2):
+            with pytest.raises((AnswerInvalid, OutcomeUnknown)):
+                await transport.ask(order(changes=changes), dict[str, int])
+        assert breaker.state(Kind.ENTRY, pauses.now_s) is State.OPEN
 
 
 # --- keys ---
