@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TypeVar
 
+import msgspec
+
 from market.binance import costs
 from market.binance.answers import (
     Account,
@@ -24,7 +26,7 @@ from market.binance.answers import (
 )
 from market.binance.breaker import Kind
 from market.binance.errors import BinanceError, Unchanged
-from market.binance.leverage import Brackets, Clamped, LeverageReport, SymbolBrackets
+from market.binance.leverage import Brackets, Clamped, LeverageReport
 from market.binance.position_mode import PositionMode
 from market.binance.rate_limit import Cost, Priority
 from market.binance.signing import Value
@@ -90,19 +92,28 @@ class AccountClient:
         return await self._read("/fapi/v1/commissionRate", {"symbol": symbol}, Commission, Cost(weight=20))
 
     async def leverage_brackets(self) -> Brackets:
-        """The brackets of all symbols."""
-        answer = await self._read("/fapi/v1/leverageBracket", {}, list[SymbolBrackets], costs.ONE)
-        return Brackets.of(answer)
+        """The brackets of all symbols; one that has none that can be used costs the others nothing."""
+        return Brackets.of(await self._read("/fapi/v1/leverageBracket", {}, list[msgspec.Raw], costs.ONE))
 
     async def set_leverage(self, symbol: str, wanted: int, clamped: Clamped) -> LeverageReport:
-        """Set what `Brackets.clamp` made of a wish. A failure is reported, not raised: it stops no trade."""
+        """Set what `Brackets.clamp` made of a wish. A failure is reported, not raised: it stops no trade.
+
+        The venue is then asked once what is in force.
+        """
         fields: dict[str, Value] = {"symbol": symbol, "leverage": clamped.leverage}
         call = self._setting("/fapi/v1/leverage", fields, f"leverage {clamped.leverage} of {symbol}")
         try:
             answer = await self._transport.ask(call, LeverageAnswer)
         except BinanceError as error:
-            return LeverageReport(symbol, wanted, clamped.leverage, clamped.reason, str(error))
+            return LeverageReport(symbol, wanted, await self._leverage(symbol), clamped.reason, str(error))
         return LeverageReport(symbol, wanted, answer.leverage, clamped.reason)
+
+    async def _leverage(self, symbol: str) -> int | None:
+        try:
+            told = await self._read("/fapi/v1/symbolConfig", _of(symbol), list[SymbolConfig], costs.FIVE, attempts=1)
+        except BinanceError:
+            return None
+        return next((each.leverage for each in told if each.symbol == symbol), None)
 
     async def set_margin_type(self, symbol: str, *, isolated: bool) -> None:
         """Set how margin is kept; that it is so already is success. `NotFlat` while there is a position or order."""
@@ -167,9 +178,11 @@ class AccountClient:
         except Unchanged:
             return
 
-    async def _read(self, path: str, fields: dict[str, Value], kind: type[T], cost: Cost) -> T:
+    async def _read(
+        self, path: str, fields: dict[str, Value], kind: type[T], cost: Cost, attempts: int | None = None
+    ) -> T:
         call = Call("GET", path, fields, Security.SIGNED, Kind.ACCOUNT, Priority.RECONCILE, cost)
-        return await self._transport.ask(call, kind)
+        return await self._transport.ask(call, kind, attempts=attempts)
 
     @staticmethod
     def _setting(path: str, fields: dict[str, Value], what: str) -> Call:

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import msgspec
 
+from market.binance.decoding import UNDECODABLE, not_finite
 from market.binance.errors import AnswerInvalid
 
 MOST = 125
@@ -47,30 +48,42 @@ class Clamped:
 
 @dataclass(frozen=True, slots=True)
 class LeverageReport:
-    """What became of setting a leverage. `failure` says why it was not set; the trade goes on with what is in force."""
+    """What became of setting a leverage.
+
+    `leverage` is what is in force, None when that is not known. `failure` says why it was not set; the trade goes on
+    with what is in force.
+    """
 
     symbol: str
     wanted: int
-    leverage: int
+    leverage: int | None
     reason: str | None = None
     failure: str | None = None
 
 
 class Brackets:
-    """The leverage brackets of all symbols."""
+    """The leverage brackets of all symbols that have them; `without` says why the others have none."""
 
-    def __init__(self, symbols: Mapping[str, SymbolBrackets]) -> None:
+    def __init__(self, symbols: Mapping[str, SymbolBrackets], without: Mapping[str, str] | None = None) -> None:
         self._symbols = dict(symbols)
+        self.without = dict(without or {})
 
     @classmethod
-    def of(cls, answer: list[SymbolBrackets]) -> Brackets:
-        """From the answer of `leverageBracket`; `AnswerInvalid` for a symbol whose brackets leave a hole."""
-        for each in answer:
-            ordered = sorted(each.brackets, key=lambda bracket: bracket.notional_floor)
-            joined = all(low.notional_cap == high.notional_floor for low, high in pairwise(ordered))
-            if not ordered or not joined or any(bracket.initial_leverage < 1 for bracket in ordered):
-                raise AnswerInvalid("leverageBracket", f"the brackets of {each.symbol} do not join")
-        return cls({each.symbol: each for each in answer})
+    def of(cls, answer: list[msgspec.Raw]) -> Brackets:
+        """From the answer of `leverageBracket`; `AnswerInvalid` for a row that names no symbol."""
+        found: dict[str, SymbolBrackets] = {}
+        without: dict[str, str] = {}
+        for row in answer:
+            try:
+                each = msgspec.json.decode(row, type=SymbolBrackets, strict=False)
+                wrong = _wrong(each)
+            except UNDECODABLE as error:
+                wrong = str(error)
+            if wrong is None:
+                found[each.symbol] = each
+            else:
+                without[_named(row)] = wrong
+        return cls(found, without)
 
     def bracket(self, symbol: str, notional: Decimal) -> Bracket | None:
         """The bracket that a position of that value (any sign) is in; the last one beyond all; None if not known."""
@@ -100,3 +113,26 @@ class Brackets:
         """What a position of that value must keep; None if the symbol's brackets are not known."""
         bracket = self.bracket(symbol, notional)
         return None if bracket is None else abs(notional) * bracket.maint_margin_ratio - bracket.cum
+
+
+class _Named(msgspec.Struct):
+    symbol: str
+
+
+def _named(row: msgspec.Raw) -> str:
+    try:
+        return msgspec.json.decode(row, type=_Named).symbol
+    except UNDECODABLE as error:
+        raise AnswerInvalid("leverageBracket", str(error)) from None
+
+
+def _wrong(symbol: SymbolBrackets) -> str | None:
+    """Why brackets cannot be used: they leave a hole, or allow nothing."""
+    number = not_finite(symbol)
+    if number is not None:
+        return f"its {number} is no number"
+    ordered = sorted(symbol.brackets, key=lambda bracket: bracket.notional_floor)
+    if not ordered or any(low.notional_cap != high.notional_floor for low, high in pairwise(ordered)):
+        return "its brackets do not join"
+    least = min(bracket.initial_leverage for bracket in ordered)
+    return f"a bracket allows a leverage of {least}" if least < 1 else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation, localcontext
 from enum import StrEnum
 from typing import Any
 
@@ -40,11 +40,17 @@ class Grid:
         >>> Grid(Decimal("261.10"), Decimal(0), Decimal("0.10")).round(Decimal("300.17"), up=False)
         Decimal('300.10')
         """
-        if self.step == ZERO:
+        if self.step == ZERO or not value.is_finite():
             return value
-        steps = ((value - self.least) / self.step).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR)
-        # The step's exponent is the grid's, so the result has no more decimals than the venue takes.
-        return self.least + steps * self.step
+        # The finest decimal of the grid: the result has no more than the venue takes.
+        place = min(_exponent(self.least), _exponent(self.step))
+        digits = max(value.adjusted(), self.least.adjusted(), self.step.adjusted()) - place + 3
+        # With so many digits nothing but the rounding itself is inexact; the usual 28 can round the other way.
+        with localcontext(Context(prec=max(digits, 28))):
+            near = value.quantize(Decimal(1).scaleb(place), ROUND_CEILING if up else ROUND_FLOOR)
+            over = int((near - self.least).scaleb(-place)), int(self.step.scaleb(-place))
+            steps = -(-over[0] // over[1]) if up else over[0] // over[1]
+            return self.least + steps * self.step
 
     def outside(self, value: Decimal) -> str | None:
         """Why `value` is out of bounds, or None."""
@@ -161,6 +167,10 @@ def all_rules(info: ExchangeInfo) -> tuple[dict[str, SymbolRules], dict[str, str
         except AnswerInvalid as error:
             without[each.symbol] = str(error)
     return found, without
+
+
+def _exponent(number: Decimal) -> int:
+    return int(number.as_tuple().exponent)
 
 
 def _grid(symbol: str, rule: Mapping[str, Any] | None, names: tuple[str, str, str]) -> Grid:

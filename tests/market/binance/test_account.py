@@ -119,8 +119,8 @@ async def test_a_leverage_that_cannot_be_set_is_reported_and_raises_nothing() ->
     async with served() as (venue, transport, _):
         account = AccountClient(transport)
         bracket = {"bracket": 1, "initialLeverage": 75, "notionalCap": 5000, "notionalFloor": 0}
-        told = [{"symbol": "AUSDT", "brackets": [bracket | {"maintMarginRatio": 0.01}]}]
-        venue.answers["GET /fapi/v1/leverageBracket"] = Answer(told)
+        tiers = [{"symbol": "AUSDT", "brackets": [bracket | {"maintMarginRatio": 0.01}]}]
+        venue.answers["GET /fapi/v1/leverageBracket"] = Answer(tiers)
         brackets = await account.leverage_brackets()
         assert isinstance(brackets, Brackets)
         clamped = brackets.clamp("AUSDT", 200, D(100))
@@ -128,10 +128,16 @@ async def test_a_leverage_that_cannot_be_set_is_reported_and_raises_nothing() ->
         report = await account.set_leverage("AUSDT", 200, clamped)
         assert (report.leverage, report.failure) == (75, None)
         assert report.reason is not None
+        in_force = "GET /fapi/v1/symbolConfig"
+        config = {"symbol": "AUSDT", "marginType": "CROSSED", "leverage": 21}
         for answer in (refusal(-4028), refusal(-4161), Answer(cut=True), refusal(-1003, "", 429)):
             venue.answers["POST /fapi/v1/leverage"] = answer
-            report = await account.set_leverage("AUSDT", 5, Clamped(5))
-            assert report.failure is not None
+            for told, leverage in ((Answer([config]), 21), (Answer([]), None), (refusal(-1001, "", 503), None)):
+                venue.answers[in_force] = told
+                asked = venue.count(in_force)
+                report = await account.set_leverage("AUSDT", 5, Clamped(5))
+                assert report.failure is not None
+                assert (report.leverage, venue.count(in_force)) == (leverage, asked + 1)
 
 
 async def test_what_the_account_answers_is_typed() -> None:

@@ -153,7 +153,7 @@ class Canned(Transport):
 
     body = b""
 
-    async def _held(self, call: Call) -> bytes:
+    async def _counted(self, call: Call) -> bytes:
         if call.path == "/fapi/v1/time":
             return b'{"serverTime":1767657600000}'
         return self.body
@@ -197,6 +197,8 @@ def rest_parsers(session: aiohttp.ClientSession, shared_data: Path) -> dict[str,
     async def brackets() -> None:
         found = await account.leverage_brackets()
         assert 1 <= found.clamp("AUSDT", 999, Decimal(100)).leverage <= 125
+        margin = found.maintenance_margin("AUSDT", Decimal(100))
+        assert margin is None or margin.is_finite()
 
     async def funding() -> None:
         found = await client.funding_rates("A", 0, 100)

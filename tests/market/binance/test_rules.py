@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from decimal import Decimal
+from decimal import Decimal, localcontext
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from market.bars import DAY_MS
 from market.binance.errors import AnswerInvalid, DoesNotFit
-from market.binance.leverage import MOST, Brackets, SymbolBrackets
+from market.binance.leverage import MOST, Brackets
 from market.binance.listings import Change, Standing, changes, standing, standings
 from market.binance.rest import ExchangeInfo, SymbolInfo
 from market.binance.rules import Fitted, Grid, Side, SymbolRules, all_rules, rules_of
@@ -36,7 +37,11 @@ def brackets(shared_data: Path) -> Brackets:
         for rows in msgspec.json.decode(raw).values()
         if rows and rows[0]["symbol"].endswith(":USDT")
     ]
-    return Brackets.of(msgspec.convert(answer, list[SymbolBrackets], strict=False))
+    return brackets_of(answer)
+
+
+def brackets_of(answer: list[Any]) -> Brackets:
+    return Brackets.of([msgspec.Raw(msgspec.json.encode(row)) for row in answer])
 
 
 BTC = SymbolRules(
@@ -66,12 +71,13 @@ def test_the_recorded_answer(info: ExchangeInfo) -> None:
     assert all(each.status == "SETTLING" for each in info.symbols if each.symbol in kinds[Standing.LEAVING])
 
 
-prices = st.decimals("0.00000001", "2000000", places=9)
+prices = st.one_of(st.decimals("0.00000001", "2000000", places=9), st.decimals("0.00000001", "2000000"))
+quantities = st.one_of(st.decimals("0", "20000000", places=7), st.decimals("0", "20000000"))
 sides = st.sampled_from(list(Side))
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.data(), prices, st.decimals("0", "20000000", places=7), sides)
+@given(st.data(), prices, quantities, sides)
 def test_what_fits_is_on_the_grid_and_on_the_safe_side(
     info: ExchangeInfo, data: st.DataObject, price: Decimal, quantity: Decimal, side: Side
 ) -> None:
@@ -99,6 +105,34 @@ def test_what_fits_is_on_the_grid_and_on_the_safe_side(
     else:
         assert fitted.price >= mark * D(filters["PERCENT_PRICE"]["multiplierDown"])
     assert rules.fit(side, fitted.quantity, fitted.price, mark) == fitted, "what fits is left as it is"
+
+
+@settings(deadline=None)
+@given(
+    st.decimals("-1e12", "1e12", allow_nan=False, allow_infinity=False),
+    st.decimals("0", "1000", places=8),
+    st.integers(1, 10**9),
+    st.integers(-9, 2),
+    st.integers(0, 60),
+)
+def test_rounding_is_exact_for_any_number_of_digits(
+    value: Decimal, least: Decimal, step: int, exponent: int, digits: int
+) -> None:
+    """Against fractions, which do not round; the value comes close to the next step from below and above."""
+    grid = Grid(least, D(0), D(step).scaleb(exponent))
+    tail = D(1).scaleb(-digits)
+    with localcontext(prec=200):
+        near = [value, grid.round(value, up=True) - tail, grid.round(value, up=True) + tail]
+    for each in near:
+        low, high = grid.round(each, up=False), grid.round(each, up=True)
+        exact, size = Fraction(each) - Fraction(least), Fraction(grid.step)
+        assert Fraction(low) - Fraction(least) == exact // size * size
+        assert Fraction(high) - Fraction(least) == -(-exact // size) * size
+        assert low <= each <= high
+
+
+def test_a_quantity_a_hair_below_the_next_step_is_not_made_larger() -> None:
+    assert BTC.size(D("0.2999999999999999999999999999999999"), market=False) == D("0.299")
 
 
 def test_prices_go_to_the_safe_side() -> None:
@@ -241,11 +275,26 @@ def test_maintenance_margin_does_not_jump_between_brackets(brackets: Brackets) -
             assert abs(above - below) < D("0.1")
 
 
-def test_brackets_with_a_hole_are_refused() -> None:
+def test_one_odd_symbol_does_not_cost_the_brackets_of_the_others() -> None:
     rows = [
         {"bracket": 1, "initialLeverage": 50, "notionalCap": 10, "notionalFloor": 0, "maintMarginRatio": 0.01},
         {"bracket": 2, "initialLeverage": 20, "notionalCap": 30, "notionalFloor": 20, "maintMarginRatio": 0.02},
     ]
-    for wrong in (rows, []):
-        with pytest.raises(AnswerInvalid, match="do not join"):
-            Brackets.of(msgspec.convert([{"symbol": "A", "brackets": wrong}], list[SymbolBrackets], strict=False))
+    good = {"symbol": "GOOD", "brackets": rows[:1]}
+    for wrong, reason in (
+        (rows, "do not join"),
+        ([], "do not join"),
+        ([rows[0] | {"initialLeverage": 0}], "leverage of 0"),
+        ([rows[0] | {"notionalCap": "NaN"}], "notional_cap is no number"),
+        ([rows[0] | {"cum": None}], "decimal"),
+        (None, "array"),
+    ):
+        found = brackets_of([{"symbol": "ODD", "brackets": wrong}, good])
+        assert list(found.without) == ["ODD"]
+        assert reason in found.without["ODD"]
+        assert found.bracket("ODD", D(1)) is None
+        assert found.clamp("GOOD", 60, D(1)).leverage == 50
+    without_name: list[Any] = [[], {}, {"symbol": 7}]
+    for nameless in without_name:
+        with pytest.raises(AnswerInvalid, match="leverageBracket"):
+            brackets_of([nameless, good])
