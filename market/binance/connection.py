@@ -67,6 +67,8 @@ class _Line:
         self.delivered = asyncio.Event()
         self.ending = asyncio.Event()
         self.cause = ""
+        self.opened_s = asyncio.get_running_loop().time()
+        """The venue's 24 hours count from here, not from when it took over."""
 
 
 class StreamConnection:
@@ -106,6 +108,7 @@ class StreamConnection:
         self._quiet_s = quiet_s
         self._renew_s = renew_s
         self._line: _Line | None = None
+        self._following: _Line | None = None
         self._one_at_a_time = asyncio.Lock()
         self._pace = asyncio.Lock()
         self._paced_s = -PACE_S
@@ -120,9 +123,13 @@ class StreamConnection:
             await asyncio.sleep(self._backoff.next())
 
     async def drop(self, cause: str) -> None:
-        """Close the connection, so that it is opened again; `cause` is what `dropped` is told."""
-        if self._line is not None:
-            await _hang_up(self._line, cause)
+        """Close the connection, so that it is opened again; `cause` is what `dropped` is told.
+
+        One that is about to take over is closed too: it is no better, and would hide that there was a gap.
+        """
+        for line in (self._line, self._following):
+            if line is not None:
+                await _hang_up(line, cause)
 
     async def renew(self) -> None:
         """Open another connection, and close this one when that has delivered."""
@@ -154,7 +161,8 @@ class StreamConnection:
                 reading = next(iter(tasks))
                 due = asyncio.create_task(line.ending.wait())
                 renew_s = self._renew_s - RENEW_SPREAD_S / RENEW_S * self._renew_s * self._backoff.jitter.random()
-                await asyncio.wait({reading, due}, timeout=renew_s, return_when=asyncio.FIRST_COMPLETED)
+                left_s = max(0.0, line.opened_s + renew_s - asyncio.get_running_loop().time())
+                await asyncio.wait({reading, due}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                 due.cancel()
                 if reading.done():
                     return line.cause or reading.result()
@@ -184,9 +192,13 @@ class StreamConnection:
 
     async def _taken_over(self, old: asyncio.Task[str], new: asyncio.Task[str], following: _Line) -> bool:
         """Whether the new connection delivers, or at least the old one does not any more."""
+        self._following = following
         delivered = asyncio.create_task(following.delivered.wait())
-        await asyncio.wait({delivered, old, new}, return_when=asyncio.FIRST_COMPLETED)
-        delivered.cancel()
+        try:
+            await asyncio.wait({delivered, old, new}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._following = None
+            delivered.cancel()
         if new.done():
             new.result()
             return False
