@@ -25,7 +25,7 @@ from market.binance.answers import (
     Trade,
 )
 from market.binance.breaker import Kind
-from market.binance.errors import BinanceError, Unchanged
+from market.binance.errors import AnswerInvalid, BinanceError, Unchanged
 from market.binance.leverage import Brackets, Clamped, LeverageReport
 from market.binance.position_mode import PositionMode
 from market.binance.rate_limit import Cost, Priority
@@ -160,11 +160,17 @@ class AccountClient:
 
     async def new_listen_key(self) -> str:
         """The key of the user stream, lasting an hour from now; the same one while it lives."""
-        return (await self._transport.ask(self._key("POST"), ListenKey)).listen_key
+        key = (await self._transport.ask(self._key("POST"), ListenKey)).listen_key
+        if not key:
+            raise AnswerInvalid("/fapi/v1/listenKey", "it names no key")
+        return key
 
-    async def keep_listen_key(self) -> None:
-        """Let it last another hour; `ListenKeyGone` when it has ended."""
-        await self._transport.ask(self._key("PUT"), ListenKey)
+    async def keep_listen_key(self) -> str:
+        """Let the key in force last another hour; returns it, empty when the venue does not tell.
+
+        `ListenKeyGone` when there is none.
+        """
+        return (await self._transport.ask(self._key("PUT"), ListenKey)).listen_key
 
     async def close_listen_key(self) -> None:
         """End it."""

@@ -1,8 +1,8 @@
 """The user stream: its key kept alive, and after every gap the account read over REST before events go on.
 
-Nothing is replayed by the venue, and a stream with a dead key is merely silent. So whenever a connection is made, the
-consumer reconciles first, and what arrives meanwhile waits. When REST shows what the stream should have told, the
-consumer says so (`suspect`), and the stream is opened anew with another key.
+Nothing is replayed by the venue, and a stream with a dead key is merely silent. So whenever a connection is made, or
+its key turns out not to be the one in force, the consumer reconciles first, and what arrives meanwhile waits. When REST
+shows what the stream should have told, the consumer says so (`suspect`), and the stream is opened anew.
 """
 
 from __future__ import annotations
@@ -29,12 +29,20 @@ RETRY_S = 60.0
 """After a failure to keep the key alive: there is half an hour for it."""
 REMEMBERED = 2_048
 """Messages that are told from their repetitions while a connection is renewed."""
+MOST_WAITING = 4_096
+"""Events that wait for the account to be reconciled; when there are more, all are let go, and it is read after them."""
+KEY_GONE = "the listenKey has expired"
+KEY_REPLACED = "another listenKey is in force"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The account as REST shows it. The parts are read one after the other, the orders first: an order that is filled
-    in between is then missing among the orders and there among the positions, never the other way round."""
+    """The account as REST shows it.
+
+    The parts are read one after the other, in the order in which one becomes the next: a conditional order that
+    triggers in between is there as itself, and perhaps as the order that it made too; an order that is filled is there
+    as open, and among the positions too. Something may be shown twice, but what stands is never missing.
+    """
 
     orders: tuple[OrderState, ...]
     algo_orders: tuple[AlgoState, ...]
@@ -44,8 +52,8 @@ class Snapshot:
 
 async def read_snapshot(account: AccountClient) -> Snapshot:
     """All that a consumer reconciles with. Raises `BinanceError`."""
-    orders = tuple(await account.open_orders())
     algo_orders = tuple(await account.open_algo_orders())
+    orders = tuple(await account.open_orders())
     return Snapshot(orders, algo_orders, tuple(await account.positions()), await account.account())
 
 
@@ -99,6 +107,8 @@ class UserStream:
         self._backoff = Backoff(jitter, first_s=first_pause_s)
         self._gap = asyncio.Event()
         self._connected = False
+        self._key = ""
+        """Of the connection, or the one that is being made."""
         self._one_at_a_time = asyncio.Lock()
         self._reason = "the start"
         self._waiting: deque[UserEvent] = deque()
@@ -128,8 +138,15 @@ class UserStream:
     # Inside
 
     async def _address(self) -> str:
-        """Each connection asks for the key anew: the venue gives the same one while it lives."""
+        """Each connection asks for the key anew: the venue gives the same one while it lives.
+
+        When that is another one, the connection that was to be renewed is deaf already, and nobody knows since when.
+        """
         key = await self._account.new_listen_key()
+        if self._connected and key != self._key:
+            await self._connection.drop(KEY_REPLACED)
+            raise ListenKeyGone(200, 0, KEY_REPLACED)
+        self._key = key
         return f"{self._root}/private/ws?listenKey={quote(key, safe='')}&events={'/'.join(EVENTS)}"
 
     def _on_opened(self) -> None:
@@ -161,9 +178,12 @@ class UserStream:
             self._miss("a message could not be understood")
             return
         if isinstance(event, KeyExpired):
-            await self._connection.drop("the listenKey has expired")
+            await self._connection.drop(KEY_GONE)
         elif event is not None:
             self._waiting.append(event)
+            if len(self._waiting) > MOST_WAITING:
+                self._waiting.clear()
+                self._miss("too many events waited")
             await self._deliver()
 
     async def _deliver(self) -> None:
@@ -191,15 +211,17 @@ class UserStream:
                 await self._deliver()
 
     async def _keep_alive(self) -> None:
-        """Let the key last, for ever; make another when it has ended."""
+        """Let the key last, for ever; make another when it has ended or is not the connection's."""
         pause_s = KEEP_ALIVE_S
         while True:
             await self._sleep(pause_s)
             pause_s = KEEP_ALIVE_S
             try:
-                await self._account.keep_listen_key()
+                key = await self._account.keep_listen_key()
+                if self._connected and key not in ("", self._key):
+                    await self._connection.drop(KEY_REPLACED)
             except ListenKeyGone:
-                await self._connection.drop("the listenKey has expired")
+                await self._connection.drop(KEY_GONE)
             except BinanceError as error:
                 self.failure = str(error)
                 pause_s = RETRY_S

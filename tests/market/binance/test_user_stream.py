@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from random import Random
@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from market.binance import user_stream
 from market.binance.account import AccountClient
 from market.binance.errors import StreamMessageInvalid, Unreachable
 from market.binance.orders import Side
@@ -28,11 +29,13 @@ from market.binance.user_events import (
     UserEvent,
     parse_user,
 )
-from market.binance.user_stream import KEEP_ALIVE_S, RETRY_S, Snapshot, UserStream
+from market.binance.user_stream import KEEP_ALIVE_S, RETRY_S, Snapshot, UserStream, read_snapshot
+from tests.market.binance.spoken import algo, state
 from tests.market.binance.test_bar_stream import soon
-from tests.market.binance.venue import Answer, Venue, refusal, served
+from tests.market.binance.venue import Answer, Asked, Venue, refusal, served
 
 D = Decimal
+HELD = {"symbol": "BTCUSDT", "positionSide": "BOTH", "positionAmt": "0.002"}
 FILL = {
     "e": "ORDER_TRADE_UPDATE",
     "E": 1568879465651,
@@ -340,6 +343,83 @@ async def test_the_key_is_kept_and_made_anew_when_it_has_ended() -> None:
         await soon(lambda: bool(sockets.open) and sockets.open[0][0] == "third")
         await soon(lambda: stream.current)
         assert stream.dropped == {"the listenKey has expired": 2}
+
+
+@pytest.mark.parametrize("by", ["keeping it", "renewing the connection"])
+async def test_a_key_that_is_not_the_one_in_force_is_replaced_and_the_account_reconciled(by: str) -> None:
+    """Another process has ended the key and made another: the connection's will never say anything again."""
+    desk = Desk()
+    async with running(desk) as (venue, sockets, stream, pauses):
+        await soon(lambda: stream.current)
+        venue.answers["PUT /fapi/v1/listenKey"] = {"listenKey": "thekey"}
+        pauses.end()
+        await soon(lambda: venue.count("PUT /fapi/v1/listenKey") == 1)
+        for key in ("PUT /fapi/v1/listenKey", "POST /fapi/v1/listenKey"):
+            venue.answers[key] = {"listenKey": "another"}
+        if by == "keeping it":
+            pauses.end()
+        else:
+            await stream._connection.renew()
+        await soon(lambda: [key for key, *_ in sockets.open] == ["another"] and stream.current)
+        assert desk.log == ["reconcile after the start", "reconcile after another listenKey is in force"]
+        assert (sockets.ever, stream._connection.renewals) == (2, 0)
+        pauses.end()
+        await soon(lambda: venue.count("PUT /fapi/v1/listenKey") >= (3 if by == "keeping it" else 2))
+        await sockets.say(fill(1))
+        await soon(lambda: desk.log[-1:] == ["1"])
+        assert stream.dropped == {"another listenKey is in force": 1}
+
+
+async def test_events_do_not_wait_without_end_while_the_account_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(user_stream, "MOST_WAITING", 5)
+    desk = Desk()
+    desk.hold.clear()
+    async with running(desk) as (venue, sockets, stream, _):
+        # The account was read, and is not handed over yet, when too many events have come.
+        await soon(lambda: venue.count("GET /fapi/v3/account") == 1)
+        for trade in range(16):
+            await sockets.say(fill(trade))
+        await soon(lambda: [event.order.trade_id for event in stream._waiting] == [12, 13, 14, 15])  # type: ignore[union-attr]
+        desk.hold.set()
+        await soon(lambda: stream.current)
+        await soon(lambda: desk.log[-1:] == ["15"])
+        assert desk.log == [
+            "reconcile after the start",
+            "reconcile after too many events waited",
+            *("12", "13", "14", "15"),
+        ]
+        assert venue.count("GET /fapi/v3/account") == 2
+
+
+@pytest.mark.parametrize("triggers_after", range(5))
+@pytest.mark.parametrize("fills_after", range(5))
+async def test_a_stop_is_never_missing_from_a_snapshot_while_it_stands(triggers_after: int, fills_after: int) -> None:
+    """It triggers and is filled between any two of the reads: conditional order, then order, then no position."""
+    async with served() as (venue, transport, _):
+        reads = 0
+
+        def at(kind: str) -> Callable[[Asked], Answer]:
+            def read(asked: Asked) -> Answer:
+                nonlocal reads
+                triggered, filled = reads >= triggers_after, reads >= max(triggers_after, fills_after)
+                reads += 1
+                stands = {"algo": not triggered, "order": triggered and not filled, "position": not filled}[kind]
+                row = {"algo": algo(), "order": state("s-1", "NEW"), "position": HELD}[kind]
+                return Answer([row] if stands else [])
+
+            return read
+
+        totals = dict.fromkeys(("totalWalletBalance", "totalUnrealizedProfit", "totalMarginBalance"), "1")
+        venue.answers |= {
+            "GET /fapi/v1/openAlgoOrders": at("algo"),
+            "GET /fapi/v1/openOrders": at("order"),
+            "GET /fapi/v3/positionRisk": at("position"),
+            "GET /fapi/v3/account": totals | {"availableBalance": "1"},
+        }
+        found = await read_snapshot(AccountClient(transport))
+        assert found.algo_orders or found.orders or not found.positions
 
 
 async def test_a_stream_that_is_suspected_is_opened_anew() -> None:
