@@ -37,7 +37,7 @@ from market.errors import BarRejected, MarketError
 from market.sources.recorded import read_archived_funding, read_file
 from tests.market.binance.spoken import algo, state
 from tests.market.binance.test_bar_feed import START, message
-from tests.market.binance.test_user_stream import FILL, MONEY, TRIGGERED
+from tests.market.binance.test_user_events import FILL, MONEY, TRIGGERED
 from tests.market.exchange_helpers import MARKET
 from tests.market.test_streams import KLINE, MARK
 
