@@ -1,4 +1,4 @@
-"""Events of the order book and of trades: best prices, trades, aggregated trades, and changes of the book's depth.
+"""Events of the order book and of trades: best prices, trades, changes of the depth, liquidations, the last day.
 
 Unknown fields and unknown events are tolerated; what claims to be a known event and is not one raises
 `StreamMessageInvalid`.
@@ -6,7 +6,7 @@ Unknown fields and unknown events are tolerated; what claims to be a known event
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -134,6 +134,94 @@ class DepthUpdate(
     asks: tuple[Level, ...]
 
 
+class ForcedOrder(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "symbol": "s",
+        "side": "S",
+        "kind": "o",
+        "time_in_force": "f",
+        "quantity": "q",
+        "price": "p",
+        "average_price": "ap",
+        "status": "X",
+        "last_quantity": "l",
+        "executed": "z",
+        "time": "T",
+    },
+):
+    """A liquidation order; a SELL closes a long. `time` is when it was executed."""
+
+    symbol: str
+    side: Literal["BUY", "SELL"]
+    kind: str
+    time_in_force: str
+    quantity: Amount
+    price: Amount
+    average_price: Amount
+    status: str
+    last_quantity: Amount
+    executed: Amount
+    time: Time
+
+
+class Liquidation(
+    msgspec.Struct, frozen=True, tag_field="e", tag="forceOrder", rename={"event_time": "E", "order": "o"}
+):
+    """The largest liquidation of a symbol within a second; smaller ones are never told, so sums are too low."""
+
+    event_time: Time
+    order: ForcedOrder
+
+    @property
+    def symbol(self) -> str:
+        """The symbol, as every public event has one."""
+        return self.order.symbol
+
+
+class DayTicker(
+    msgspec.Struct,
+    frozen=True,
+    tag_field="e",
+    tag="24hrTicker",
+    rename={
+        "event_time": "E",
+        "symbol": "s",
+        "change": "p",
+        "change_percent": "P",
+        "mean_price": "w",
+        "last_price": "c",
+        "last_quantity": "Q",
+        "open": "o",
+        "high": "h",
+        "low": "l",
+        "volume": "v",
+        "quote_volume": "q",
+        "open_time": "O",
+        "close_time": "C",
+        "trades": "n",
+    },
+):
+    """The last 24 hours of a symbol; prices and `quote_volume` in its quote asset."""
+
+    event_time: Time
+    symbol: str
+    change: float
+    change_percent: float
+    mean_price: Amount
+    last_price: Amount
+    last_quantity: Amount
+    open: Amount
+    high: Amount
+    low: Amount
+    volume: Amount
+    quote_volume: Amount
+    open_time: Time
+    close_time: Time
+    trades: int
+
+
 class DepthSnapshot(msgspec.Struct, frozen=True, rename={"last_id": "lastUpdateId"}):
     """The book as `GET /fapi/v1/depth` tells it."""
 
@@ -142,7 +230,7 @@ class DepthSnapshot(msgspec.Struct, frozen=True, rename={"last_id": "lastUpdateI
     asks: tuple[Level, ...]
 
 
-PublicEvent = BookTicker | Trade | AggregatedTrade | DepthUpdate
+PublicEvent = BookTicker | Trade | AggregatedTrade | DepthUpdate | Liquidation | DayTicker
 
 
 class _Combined(msgspec.Struct):
@@ -150,13 +238,14 @@ class _Combined(msgspec.Struct):
     data: PublicEvent
 
 
-_KNOWN = frozenset(("bookTicker", "trade", "aggTrade", "depthUpdate"))
+_KNOWN = frozenset(("bookTicker", "trade", "aggTrade", "depthUpdate", "forceOrder", "24hrTicker"))
 _COMBINED = msgspec.json.Decoder(_Combined, strict=False)
 _RAW: msgspec.json.Decoder[PublicEvent] = msgspec.json.Decoder(PublicEvent, strict=False)
 
 
 def parse_public(raw: bytes | str) -> PublicEvent | None:
-    """The event in a message, in its envelope or bare; None for answers and for events that are not of the book.
+    """The event in a message, in its envelope or bare; None for answers, for other events, and for those of
+    all symbols together.
 
     >>> parse_public('{"e":"trade","E":2,"T":1,"s":"A","t":"7","p":"1.5","q":"2","m":false}').price
     1.5

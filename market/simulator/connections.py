@@ -21,15 +21,33 @@ MOST_STREAMS = 1024
 """Streams that one connection may hold."""
 
 TEXT_FRAME, CLOSE_FRAME, PING_FRAME = 0x81, 0x88, 0x89
-PUBLIC_KINDS = ("bookTicker", "depth", "snapshot", "trade")
+PUBLIC_KINDS = ("bookTicker", "allBooks", "depth", "snapshot", "trade")
+TICKER_KINDS = ("ticker", "miniTicker", "allTickers", "allMiniTickers")
+FORCED_KINDS = ("forceOrder", "allForced")
 
 
-Kind = Literal["kline", "markPrice", "allMarks", "aggTrade", "trade", "bookTicker", "depth", "snapshot"]
+_Bars = Literal["kline", "continuous"]
+_Prices = Literal["markPrice", "allMarks", "ticker", "allTickers", "miniTicker", "allMiniTickers"]
+_Orders = Literal["aggTrade", "trade", "bookTicker", "allBooks", "depth", "snapshot", "forceOrder", "allForced"]
+Kind = _Bars | _Prices | _Orders
 MARKET_KINDS: dict[str, Kind] = {
     "markPrice": "markPrice",
     "markPrice@1s": "markPrice",
     "aggTrade": "aggTrade",
+    "ticker": "ticker",
+    "miniTicker": "miniTicker",
+    "forceOrder": "forceOrder",
 }
+TOGETHER: dict[tuple[Route, str], Kind] = {
+    ("market", "!markPrice@arr"): "allMarks",
+    ("market", "!markPrice@arr@1s"): "allMarks",
+    ("market", "!ticker@arr"): "allTickers",
+    ("market", "!miniTicker@arr"): "allMiniTickers",
+    ("market", "!forceOrder@arr"): "allForced",
+    ("public", "!bookTicker"): "allBooks",
+}
+"""Streams of all symbols."""
+CONTRACT, CONTINUOUS = "_perpetual", "continuousKline_"
 DEPTH = re.compile(r"depth(5|10|20)?(@(0|100|250|500)ms)?")
 
 
@@ -55,10 +73,15 @@ def parse_stream(name: str, rows: Mapping[str, int], route: Route = "market") ->
     True
     >>> parse_stream("btcusdt@depth5@100ms", {"btcusdt": 0}, "public")
     Stream(kind='snapshot', row=0, interval='5')
+    >>> parse_stream("btcusdt_perpetual@continuousKline_1m", {"btcusdt": 0})
+    Stream(kind='continuous', row=0, interval='1m')
     """
-    if route == "market" and name in ("!markPrice@arr", "!markPrice@arr@1s"):
-        return Stream("allMarks", -1, "")
+    if (route, name) in TOGETHER:
+        return Stream(TOGETHER[route, name], -1, "")
     symbol, _, rest = name.partition("@")
+    if route == "market" and symbol.endswith(CONTRACT) and rest.startswith(CONTINUOUS):
+        row, interval = rows.get(symbol.removesuffix(CONTRACT)), rest.removeprefix(CONTINUOUS)
+        return Stream("continuous", row, interval) if row is not None and interval in INTERVAL_MS else None
     row = rows.get(symbol)
     if row is None:
         return None

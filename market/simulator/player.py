@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from market.bars import BAR, MINUTE_MS, Bars, interval_ms, resample
 from market.simulator.clock import SimulatedClock
-from market.simulator.connections import Stream
+from market.simulator.connections import FORCED_KINDS, TICKER_KINDS, Stream
+from market.simulator.day_tickers import DayTickers
 from market.simulator.faults import Faults, revise, spoil
 from market.simulator.prices import fold, so_far
 from market.simulator.streams import CLOSE_DELAY_MS, MARK_PRICE_OFFSET_MS, Hub
 from market.simulator.tape import Chunk, Past, Tape
-from market.simulator.text import kline_events, mark_price_events
+from market.simulator.text import continuous_kline, kline_events, mark_price_events
 from market.simulator.ticks import Ticks
 from market.simulator.trading import Trading
 
@@ -37,24 +38,41 @@ class Plan:
     longer: tuple[tuple[str, int, str], ...]
     ticks: tuple[tuple[str, Stream], ...]
     all_marks: tuple[str, ...]
+    tickers: tuple[tuple[str, Stream], ...]
+    continuous: tuple[str, ...]
 
     @classmethod
     def of(cls, wanted: Mapping[str, Stream]) -> Plan:
         """The plan for these streams."""
         minutes, marks = [], []
-        longer, ticks, all_marks = [], [], []
+        longer, ticks, all_marks, tickers = [], [], [], []
+        continuous = tuple(name for name, stream in wanted.items() if stream.kind == "continuous")
         for name, stream in wanted.items():
-            if stream.kind == "markPrice":
+            if stream.kind in FORCED_KINDS:
+                continue  # told when it happens, not by the minute
+            if stream.kind in TICKER_KINDS:
+                tickers.append((name, stream))
+            elif stream.kind == "markPrice":
                 marks.append((name, stream.row))
             elif stream.kind == "allMarks":
                 all_marks.append(name)
-            elif stream.kind != "kline":
+            elif stream.kind not in ("kline", "continuous"):
                 ticks.append((name, stream))
             elif stream.interval == "1m":
                 minutes.append((name, stream.row))
             else:
                 longer.append((name, stream.row, stream.interval))
-        return cls(_columns(minutes), _columns(marks), tuple(longer), tuple(ticks), tuple(all_marks))
+        return cls(
+            *(_columns(minutes), _columns(marks), tuple(longer), tuple(ticks)),
+            *(tuple(all_marks), tuple(tickers), continuous),
+        )
+
+    def renamed(self, messages: Messages) -> Messages:
+        """The messages, with those of continuous klines in the form that they have."""
+        for name in self.continuous:
+            if name in messages:
+                messages[name] = [continuous_kline(event) for event in messages[name]]
+        return messages
 
 
 def _columns(pairs: list[tuple[str, int]]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -110,6 +128,7 @@ class Player:
         self._tape, self._past, self._hub, self._clock, self._faults = tape, past, hub, clock, faults
         self._digits, self._trading = digits, trading
         self.ticks = Ticks(symbols, trading)
+        self._tickers = DayTickers(symbols, past)
         offsets = [MINUTE_MS * (i + 1) // (updates_per_bar + 1) for i in range(updates_per_bar)]
         moments = [(offset, self._partial) for offset in offsets] + [(MARK_PRICE_OFFSET_MS, self._marks)]
         if updates_per_bar >= MARKED_UPDATES:
@@ -130,16 +149,21 @@ class Player:
             await self._clock.reach(minute + offset)
             await self._prepare(minute)
             self._trading.advance(minute + offset)
-            self._hub.deliver({**make(chunk, index, offset), **self.ticks.messages(self._plan.ticks)})
+            messages = self._plan.renamed(make(chunk, index, offset))
+            messages |= self.ticks.messages(self._plan.ticks)
+            if self._plan.tickers:
+                messages |= self._day(chunk, index, offset)
+            self._hub.deliver(messages)
             if self._faults.asked and not self._clock.follows:
                 # What went wrong is repaired in the middle of a minute: the time stands while a consumer does that.
                 await self._hub.barrier(minute + offset)
         await self._clock.reach(minute + CLOSE_OFFSET_MS)
         await self._prepare(minute)
         self._trading.advance(minute + CLOSE_OFFSET_MS)
-        self._hub.deliver(self._closed(chunk, index))
+        self._hub.deliver(self._plan.renamed(self._closed(chunk, index)))
         present = chunk.present[index]
         self._last[present] = chunk.bars[index]["close"][present]
+        self._tickers.close(chunk.bars[index], present)
 
     async def _prepare(self, minute: int) -> None:
         """Look at who is subscribed to what; a longer bar's minutes are read when somebody first wants it."""
@@ -153,6 +177,13 @@ class Player:
             start = minute // interval_ms(interval) * interval_ms(interval)
             minutes = await self._past.minutes(self._names[row], start, minute)
             self._buckets[row, interval] = Bucket(interval, minutes)
+        await self._tickers.prepare(self._plan.tickers, minute)
+
+    def _day(self, chunk: Chunk, index: int, offset: int) -> Messages:
+        """The tickers: the last 24 hours until now."""
+        bars = so_far(chunk.bars[index], offset / MINUTE_MS, self._digits)
+        now = chunk.start_ms + index * MINUTE_MS + offset
+        return self._tickers.messages(self._plan.tickers, bars, chunk.present[index], now)
 
     def _partial(self, chunk: Chunk, index: int, offset: int) -> Messages:
         """The still-open bars at `offset` milliseconds into their minute."""

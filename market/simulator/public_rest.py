@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from aiohttp import web
 
-from market.bars import DAY_MS, Bars
+from market.bars import DAY_MS, MINUTE_MS, Bars
 from market.simulator.book import rows
 from market.simulator.clock import SimulatedClock
+from market.simulator.day import DAY_MINUTES, day_numbers
 from market.simulator.parameters import Parameters
 from market.simulator.replies import Handler, answer
 from market.simulator.tape import Listing, Past
@@ -22,7 +22,6 @@ from market.simulator.venue.events import plain
 from market.simulator.venue.refusals import Refusal, invalid
 
 DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
-TICKER_MINUTES = 24 * 60
 USUAL_FUNDING_HOURS = 8
 
 
@@ -119,27 +118,29 @@ class PublicRest:
 
     async def _day(self, symbol: str) -> dict[str, Any] | None:
         now_ms = self._clock.now_ms
-        bars = await self._past.klines(symbol, "1m", None, None, TICKER_MINUTES, now_ms)
+        since = now_ms // MINUTE_MS * MINUTE_MS - DAY_MS + MINUTE_MS
+        bars = await self._past.klines(symbol, "1m", since, None, DAY_MINUTES, now_ms)
         if not bars.size:
             return None
-        opened, last = float(bars["open"][0]), float(bars["close"][-1])
-        volume, quote = float(np.nansum(bars["volume"])), float(np.nansum(bars["quote_volume"]))
-        numbers = {
-            "priceChange": last - opened,
-            "priceChangePercent": round((last / opened - 1) * 100, 3),
-            "weightedAvgPrice": quote / volume if volume else last,
-            "lastPrice": last,
-            "lastQty": float(bars["volume"][-1]),
-            "openPrice": opened,
-            "highPrice": float(bars["high"].max()),
-            "lowPrice": float(bars["low"].min()),
-            "volume": volume,
-            "quoteVolume": quote,
+        day = day_numbers(bars)
+        return {
+            "symbol": symbol,
+            "priceChange": day.change,
+            "priceChangePercent": day.percent,
+            "weightedAvgPrice": day.mean,
+            "lastPrice": day.last,
+            "lastQty": day.last_quantity,
+            "openPrice": day.open,
+            "highPrice": day.high,
+            "lowPrice": day.low,
+            "volume": day.volume,
+            "quoteVolume": day.quote_volume,
+            "openTime": day.open_time,
+            "closeTime": now_ms,
+            "firstId": 0,
+            "lastId": max(0, day.trades - 1),
+            "count": day.trades,
         }
-        texts = dict(zip(numbers, decimals(list(numbers.values())), strict=True))
-        trades = int(np.nansum(bars["trades"]))
-        times = {"openTime": int(bars["open_time"][0]), "closeTime": now_ms}
-        return {"symbol": symbol, **texts, **times, "firstId": 0, "lastId": max(0, trades - 1), "count": trades}
 
     async def open_interest(self, request: web.Request) -> web.StreamResponse:
         """`GET openInterest`: what the accounts hold, long and short together halved."""

@@ -141,6 +141,7 @@ class Simulator:
             self.clock.start_ms,
             self.options.accounts,
             self.hub.deliver_user,
+            self.hub.deliver,
             state=read_state(self.options.state),
             check=self.options.check,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 import msgspec
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from market.bars import Bars
 
+_SYMBOL = re.compile(rb',"s":("[^"]*")')
 MISSING = "NaN"
 """What stands for a quantity that the recording does not have.
 
@@ -72,6 +74,17 @@ def kline_events(event_time: int, symbols: list[str], interval: str, bars: Bars,
         f'"n":{trades},"x":{flag},"q":"{q}","V":"{taker_base}","Q":"{taker_quote}","B":"0"}}}}'.encode()
         for symbol, opened, end, first, last, trades, o, c, h, low, v, q, taker_base, taker_quote in rows
     ]
+
+
+def continuous_kline(event: bytes) -> bytes:
+    """A kline event as the stream of continuous klines has it: of a pair and a contract, without symbol in the bar.
+
+    >>> continuous_kline(b'{"e":"kline","E":1,"s":"BTCUSDT","k":{"t":0,"T":59999,"s":"BTCUSDT","i":"1m"}}')
+    b'{"e":"continuous_kline","E":1,"ps":"BTCUSDT","ct":"PERPETUAL","k":{"t":0,"T":59999,"i":"1m"}}'
+    """
+    event = event.replace(b'{"e":"kline"', b'{"e":"continuous_kline"', 1)
+    event = _SYMBOL.sub(rb',"ps":\1,"ct":"PERPETUAL"', event, count=1)
+    return _SYMBOL.sub(b"", event, count=1)
 
 
 def kline_rows(bars: Bars) -> bytes:

@@ -26,24 +26,32 @@ class Ticks:
     def messages(self, wanted: Collection[tuple[str, Stream]]) -> dict[str, list[bytes]]:
         """The message of each wanted stream (by its name)."""
         found: dict[str, list[bytes]] = {}
-        self._told = {self._symbols[stream.row] for _, stream in wanted if stream.kind not in TRADES}
+        books = [stream for _, stream in wanted if stream.kind not in TRADES]
+        every = any(stream.kind == "allBooks" for stream in books)
+        self._told = set(self._symbols) if every else {self._symbols[stream.row] for stream in books}
         changes: dict[str, tuple[Book, Book]] = {}
         for name, stream in wanted:
-            symbol = self._symbols[stream.row]
+            symbols = self._listed() if stream.row < 0 else (self._symbols[stream.row],)
             if stream.kind in TRADES:
-                found[name] = [msgspec.json.encode(self._trade(symbol, stream.kind))]
+                found[name] = [msgspec.json.encode(self._trade(symbols[0], stream.kind))]
                 continue
-            if symbol not in changes:
-                before = self._books.get(symbol) or self._renew(symbol)
-                changes[symbol] = before, self._renew(symbol)
-            found[name] = [msgspec.json.encode(self._book_event(symbol, stream, *changes[symbol]))]
-        return found
+            for symbol in symbols:
+                if symbol not in changes:
+                    before = self._books.get(symbol) or self._renew(symbol)
+                    changes[symbol] = before, self._renew(symbol)
+            events = [self._book_event(symbol, stream, *changes[symbol]) for symbol in symbols]
+            found[name] = [msgspec.json.encode(event) for event in events]
+        return {name: events for name, events in found.items() if events}
 
     def book(self, symbol: str) -> Book:
         """The book as the streams told it last; the present one of a symbol whose book no stream tells."""
         if symbol not in self._books or symbol not in self._told:
             self._renew(symbol)
         return self._books[symbol]
+
+    def _listed(self) -> list[str]:
+        """The symbols that have a price by now and are traded."""
+        return [symbol for symbol in self._symbols if self._trading.is_listed(symbol)]
 
     def _renew(self, symbol: str) -> Book:
         now_ms = self._trading.venue.now_ms
@@ -62,7 +70,7 @@ class Ticks:
     def _book_event(self, symbol: str, stream: Stream, before: Book, book: Book) -> dict[str, Any]:
         now_ms = self._trading.venue.now_ms
         head = {"E": now_ms, "T": now_ms, "s": symbol}
-        if stream.kind == "bookTicker":
+        if stream.kind in ("bookTicker", "allBooks"):
             (bid, bids), (ask, asks) = next(iter(book.bids.items())), next(iter(book.asks.items()))
             best = {"b": plain(bid), "B": plain(bids), "a": plain(ask), "A": plain(asks)}
             return {"e": "bookTicker", "u": book.update_id, **head, **best}

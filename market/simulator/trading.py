@@ -14,6 +14,7 @@ from typing import Any
 
 from market.bars import MINUTE_MS
 from market.simulator.exchange_info import symbol_info
+from market.simulator.forced_orders import ForcedOrders
 from market.simulator.tape import Chunk, Listing
 from market.simulator.venue.engine import Parameters, State, Venue
 from market.simulator.venue.events import UserEvent
@@ -63,7 +64,7 @@ class Trading:
     accounts: opened with their money, unless the state has them already.
     state: where to go on from.
     check: prove after every step that the books add up.
-    deliver: takes the user events as they happen.
+    deliver: takes the user events as they happen. deliver_forced: takes messages of the liquidation streams.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Trading:
         now_ms: int,
         accounts: tuple[AccountSpec, ...],
         deliver: Callable[[list[UserEvent]], None],
+        deliver_forced: Callable[[dict[str, list[bytes]]], None] | None = None,
         *,
         state: State | None = None,
         check: bool = False,
@@ -90,7 +92,8 @@ class Trading:
         self.venue = Venue(rules, state, Parameters(check=check))
         self.mark_distance: dict[str, Decimal] = {}
         """How far the mark price of a symbol lies from the last price, as a fraction of it."""
-        self._deliver = deliver
+        self._deliver, self._deliver_forced = deliver, deliver_forced
+        self._forced = ForcedOrders()
         self._chunk: Chunk | None = None
         self._corners: dict[tuple[str, int], Corners | None] = {}
         self._funded_ms = now_ms
@@ -133,6 +136,11 @@ class Trading:
         if trades and listing.end_ms <= self.venue.now_ms:
             raise Refusal(-1122)
 
+    def is_listed(self, symbol: str) -> bool:
+        """Whether a symbol is traded now."""
+        listing = self._listings[symbol]
+        return listing.start_ms <= self.venue.now_ms < listing.end_ms
+
     def last(self, symbol: str) -> Quote:
         """The prices of a symbol now."""
         self.refresh((symbol,))
@@ -156,6 +164,10 @@ class Trading:
         events = self.venue.take_events()
         if events:
             self._deliver(events)
+        self._forced.add(self.venue.take_forced())
+        forced = self._forced.messages(self.venue.now_ms)
+        if forced and self._deliver_forced is not None:
+            self._deliver_forced(forced)
 
     def _next_stop(self, now_ms: int, interest: set[str]) -> int:
         venue = self.venue

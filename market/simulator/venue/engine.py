@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
+import msgspec
 from msgspec import Struct, field
 
 from market.errors import MarketError
@@ -14,7 +15,7 @@ from market.simulator.venue.books import Books
 from market.simulator.venue.events import UserEvent, account_update
 from market.simulator.venue.margin import Market, Quote
 from market.simulator.venue.motion import Motion, next_action
-from market.simulator.venue.orders import Income
+from market.simulator.venue.orders import Income, Order
 from market.simulator.venue.positions import Position
 from market.simulator.venue.rules import SymbolRules, rounded
 
@@ -81,6 +82,7 @@ class Venue:
         self.offered: dict[str, Decimal] = {}
         self.motions: dict[str, Motion] = {}
         self._events: list[UserEvent] = []
+        self._forced: list[Order] = []
 
     @property
     def now_ms(self) -> int:
@@ -116,6 +118,15 @@ class Venue:
     def take_events(self) -> list[UserEvent]:
         """What has happened since the last call, in order."""
         found, self._events = self._events, []
+        return found
+
+    def tell_forced(self, order: Order) -> None:
+        """Add a liquidation order to those that the public is told of."""
+        self._forced.append(msgspec.structs.replace(order))
+
+    def take_forced(self) -> list[Order]:
+        """Liquidation orders since the last call, in order."""
+        found, self._forced = self._forced, []
         return found
 
     def interest(self) -> set[str]:

@@ -94,6 +94,7 @@ def _close(venue: Venue, account: Account, position: Position) -> Decimal:
     account.open_orders[order.id] = order
     venue.emit(order_update(account, order, "NEW", now))
     fill(venue, account, order, quantity, price, maker=False, forced=True)
+    venue.tell_forced(order)
     return quantity * price
 
 

@@ -136,11 +136,17 @@ def stream_parsers() -> dict[str, tuple[list[bytes], Callable[[bytes], None]]]:
     wrapped = [wrap(each) for each in (*events, *user)]
     depth = b'{"e":"depthUpdate","E":1,"T":1,"s":"A","U":1,"u":2,"pu":0,"b":[["1.5","2"]],"a":[["2.5","0"]]}'
     book = b'{"e":"bookTicker","u":1,"s":"A","b":"1","B":"2","a":"3","A":"4","T":1,"E":1}'
+    forced = (
+        b'{"e":"forceOrder","E":2,"o":{"s":"A","S":"SELL","o":"LIMIT","f":"IOC","q":"1","p":"2","ap":"2","X":"FILLED"'
+    )
+    forced += b',"l":"1","z":"1","T":1}}'
+    day = b'{"e":"24hrTicker","E":2,"s":"A","p":"-1","P":"-0.5","w":"2","c":"2","Q":"1","o":"3","h":"3","l":"2","v":"9"'
+    day += b',"q":"18","O":0,"C":2,"F":0,"L":3,"n":4}'
     return {
         "market stream": ([*events, *wrapped[:2], b'{"result":null,"id":1}'], lambda raw: finite(parse(raw))),
         "user stream": ([*user, *wrapped[2:]], lambda raw: finite(parse_user(raw))),
         "public stream": (
-            [depth, book, b'{"stream":"x","data":' + depth + b"}"],
+            [depth, book, forced, day, b'{"stream":"x","data":' + depth + b"}"],
             lambda raw: finite(parse_public(raw)),
         ),
         "feed": ([message("A", 0), message("A", 1), message("A", 3), events[0]], feed),

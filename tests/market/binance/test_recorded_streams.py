@@ -98,6 +98,7 @@ def test_what_is_not_of_the_book_is_none() -> None:
     assert parse_public('{"e":"kline","E":1}') is None
     assert parse_public('{"result":null,"id":1}') is None
     assert parse_public('{"stream":"!markPrice@arr","data":[]}') is None
+    assert parse_public('{"e":"24hrMiniTicker","E":1}') is None
     assert (
         parse_public('{"data":{"e":"bookTicker","u":1,"E":1,"T":1,"s":"A","b":"1","B":"2","a":"3","A":"4"}}')
         is not None

@@ -1,0 +1,167 @@
+"""Streams of the simulated exchange that sum up: tickers, best prices of all, continuous klines, liquidations."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+
+from market.bars import DAY_MS, MINUTE_MS
+from market.binance.public_events import DayTicker, Liquidation, parse_public
+from market.binance.streams import route
+from market.simulator.faults import BarName, FaultRequest
+from market.simulator.forced_orders import ForcedOrders
+from market.simulator.trading import AccountSpec
+from market.simulator.venue.orders import Order
+from tests.market.exchange_helpers import MARKET, START, taking
+from tests.market.private_helpers import Client, exchange
+
+ALL = ["BTCUSDT", "ETHUSDT", "DOGEUSDT"]
+
+
+def events(taken: list[str], stream: str) -> list[Any]:
+    """What a stream has told."""
+    messages = (msgspec.json.decode(text) for text in taken)
+    return [message["data"] for message in messages if message["stream"] == stream]
+
+
+def combined(client: Client, route_name: str, *streams: str) -> str:
+    return f"{client.simulator.ws_url}/{route_name}/stream?streams={'/'.join(streams)}"
+
+
+@pytest.mark.parametrize(
+    ("stream", "kind", "right", "wrong"),
+    [
+        ("btcusdt@ticker", "24hrTicker", "market", "public"),
+        ("btcusdt@miniTicker", "24hrMiniTicker", "market", "public"),
+        ("btcusdt_perpetual@continuousKline_1m", "continuous_kline", "market", "public"),
+        ("!bookTicker", "bookTicker", "public", "market"),
+    ],
+)
+async def test_a_stream_delivers_on_its_route_alone(stream: str, kind: str, right: str, wrong: str) -> None:
+    assert route(stream) == right
+    async with (
+        exchange() as client,
+        taking(combined(client, right, stream)) as heard,
+        taking(combined(client, wrong, stream)) as silent,
+    ):
+        await client.simulator.step(1)
+        assert {event["e"] for event in events(heard, stream)} == {kind}
+        assert silent == []
+
+
+async def test_a_ticker_tells_the_last_day_as_rest_does() -> None:
+    streams = ("btcusdt@ticker", "!ticker@arr", "btcusdt@miniTicker", "!miniTicker@arr")
+    async with exchange() as client, taking(combined(client, "market", *streams)) as taken:
+        await client.simulator.step(3)
+        found = {name: events(taken, name) for name in streams}
+        full, every, mini, minis = (found[name][-1] for name in streams)
+    assert [event["s"] for event in every] == [event["s"] for event in minis] == ALL
+    assert (every[0], minis[0]) == (full, mini)
+    assert mini == {name: mini[name] if name == "e" else full[name] for name in mini}
+    parsed = parse_public(msgspec.json.encode(full))
+    assert isinstance(parsed, DayTicker)
+    assert parsed.change == pytest.approx(parsed.last_price - parsed.open)
+    minute = START + 2 * MINUTE_MS
+    bars = MARKET.klines("BTCUSDT", minute + MINUTE_MS - DAY_MS, minute)
+    assert (parsed.open, parsed.open_time) == (bars["open"][0], bars["open_time"][0])
+    assert parsed.high >= bars["high"].max()
+    assert parsed.volume == pytest.approx(
+        bars["volume"].sum() + MARKET.klines("BTCUSDT", minute, minute + 1)["volume"][0], abs=bars["volume"].max()
+    )
+    assert parsed.close_time == parsed.event_time == minute + 59_000
+
+
+async def test_a_ticker_and_rest_agree_at_one_moment() -> None:
+    """A day after the start nothing is left of what the window began with."""
+    async with exchange() as client, taking(combined(client, "market", "ethusdt@ticker")) as taken:
+        await client.simulator.step(1_450)
+        told = events(taken, "ethusdt@ticker")[-1]
+        simulator = client.simulator
+        past = await simulator._player._tickers._past.klines(
+            "ETHUSDT", "1m", told["E"] // MINUTE_MS * MINUTE_MS - DAY_MS + MINUTE_MS, None, 1440, told["E"]
+        )
+    assert past.size == 1440
+    assert (float(told["o"]), told["O"]) == (past["open"][0], past["open_time"][0])
+    assert (float(told["h"]), float(told["l"])) == (past["high"].max(), past["low"].min())
+    assert float(told["v"]) == pytest.approx(past["volume"].sum())
+    assert told["n"] == past["trades"].sum()
+
+
+async def test_continuous_klines_are_the_klines_of_the_pair() -> None:
+    streams = [
+        f"btcusdt{middle}_{each}" for middle in ("@kline", "_perpetual@continuousKline") for each in ("1m", "3m")
+    ]
+    dropped = FaultRequest(drop_closed=[BarName("BTCUSDT", START + MINUTE_MS)])
+    async with exchange() as client, taking(combined(client, "market", *streams)) as taken:
+        client.simulator.ask(dropped)
+        await client.simulator.step(4)
+        for plain, continuous in zip(streams[:2], streams[2:], strict=True):
+            bars, others = events(taken, plain), events(taken, continuous)
+            for bar in bars:
+                assert bar["k"].pop("s") == bar["s"]
+            assert [bar["k"]["x"] for bar in bars].count(True) >= 1
+            kept = [bar for bar in others if not (bar["k"]["x"] and bar["k"]["t"] == START + MINUTE_MS)]
+            assert [(bar["E"], bar["k"]) for bar in kept] == [(bar["E"], bar["k"]) for bar in bars]
+            assert {(bar["e"], bar["ps"], bar["ct"]) for bar in others} == {
+                ("continuous_kline", "BTCUSDT", "PERPETUAL")
+            }
+
+
+async def test_all_best_prices_are_those_of_each() -> None:
+    streams = ("!bookTicker", "ethusdt@bookTicker", "ethusdt@depth@100ms")
+    async with exchange() as client, taking(combined(client, "public", *streams)) as taken:
+        await client.simulator.step(2)
+        every, alone = events(taken, "!bookTicker"), events(taken, "ethusdt@bookTicker")
+        assert [event["s"] for event in every] == ALL * len(alone)
+        assert [event for event in every if event["s"] == "ETHUSDT"] == alone
+        depth = events(taken, "ethusdt@depth@100ms")
+        assert all(later["pu"] == earlier["u"] for earlier, later in pairwise(depth))
+
+
+async def test_a_liquidation_is_told_to_everybody() -> None:
+    streams = ("btcusdt@forceOrder", "!forceOrder@arr", "ethusdt@forceOrder", "btcusdt@kline_1m")
+    poor = (AccountSpec("key", "secret", Decimal(2_000)), AccountSpec("other", "secret", Decimal(100_000)))
+    async with exchange(accounts=poor) as client, taking(combined(client, "market", *streams)) as taken:
+        price = await client.last()
+        quantity = (Decimal(18_000) * 2 / price).quantize(Decimal("0.001"))
+        await client.do("POST", "/fapi/v1/leverage", symbol="BTCUSDT", leverage=50)
+        await client.order("BUY", "MARKET", quantity)
+        assert not events(taken, "btcusdt@forceOrder")
+        client.simulator.ask(FaultRequest(mark={"BTCUSDT": Decimal("-0.09")}))
+        await client.simulator.step(1)
+        alone, together = events(taken, "btcusdt@forceOrder"), events(taken, "!forceOrder@arr")
+        assert alone == together != []
+        assert events(taken, "ethusdt@forceOrder") == []
+        told = parse_public(msgspec.json.encode(alone[0]))
+        assert isinstance(told, Liquidation)
+        assert (told.symbol, told.order.side, told.order.status) == ("BTCUSDT", "SELL", "FILLED")
+        assert told.order.executed == told.order.quantity == float(quantity)
+        assert told.order.time < told.event_time <= told.order.time + 1_000
+        await client.simulator.step(1)
+        assert len(events(taken, "btcusdt@forceOrder")) == 1
+
+
+def test_of_one_second_only_the_largest_liquidation_is_told() -> None:
+    def forced(symbol: str, quantity: int, time_ms: int) -> Order:
+        amount, price = Decimal(quantity), Decimal(7)
+        order = Order(
+            *(1, "autoclose-1", symbol, "SELL", "BOTH", "LIQUIDATION", "IOC", price, amount, True, time_ms, time_ms)
+        )
+        order.executed, order.quote, order.status = amount, amount * price, "FILLED"
+        return order
+
+    public = ForcedOrders()
+    public.add(
+        [forced("BTCUSDT", 1, 500), forced("BTCUSDT", 3, 600), forced("ETHUSDT", 2, 700), forced("BTCUSDT", 2, 999)]
+    )
+    assert public.messages(999) == {}
+    public.add([forced("BTCUSDT", 9, 1_000)])
+    told = public.messages(1_000)
+    assert [parse_public(event).order.quantity for event in told["!forceOrder@arr"]] == [3, 2]  # type: ignore[union-attr]
+    assert told.keys() == {"btcusdt@forceOrder", "ethusdt@forceOrder", "!forceOrder@arr"}
+    assert public.messages(1_000) == {}
+    assert [msgspec.json.decode(event)["o"]["q"] for event in public.messages(2_500)["btcusdt@forceOrder"]] == ["9"]
