@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ccxt.pro
-from matrix import KEY, POOR_KEY, SECRET, Matrix, expect
+from matrix import DOOMED_KEY, KEY, POOR_KEY, SECRET, Matrix, expect
 
 PAIR = "BTC/USDT:USDT"
 
@@ -261,6 +261,33 @@ async def streams(m: Matrix, e: Any) -> None:
     async def mark() -> str:
         return f"{(await e.watch_mark_price(PAIR))['markPrice']}"
 
+    async def day() -> str:
+        found = await e.watch_ticker(PAIR, {"name": "ticker"})
+        mini = (await e.watch_tickers([PAIR], {"name": "miniTicker"}))[PAIR]
+        expect(found["low"] <= found["last"] <= found["high"] and mini["open"] > 0, (found, mini))
+        return f"{found['percentage']} %, volume {found['baseVolume']}"
+
+    async def tickers() -> str:
+        found = await e.watch_tickers(None, {"name": "ticker"})
+        expect(set(found) == {PAIR, "ETH/USDT:USDT"}, found)
+        return f"{len(found)} symbols"
+
+    async def liquidations() -> str:
+        told = asyncio.ensure_future(e.watch_liquidations_for_symbols([PAIR]))
+        await asyncio.sleep(1.0)  # its subscription has to be there before
+        poor = client(m.url, DOOMED_KEY)
+        await poor.load_time_difference()
+        await poor.set_leverage(50, PAIR)
+        await poor.create_order(PAIR, "market", "buy", 0.02)
+        m.faults(mark={"BTCUSDT": "-0.09"})
+        try:
+            found = (await told)[-1]
+        finally:
+            m.faults(mark={"BTCUSDT": "0"})
+            await poor.close()
+        expect(found["contracts"] == 0.02 and found["side"] == "sell", found)
+        return f"{found['contracts']} at {found['price']}"
+
     async def best() -> str:
         found = (await e.watch_bids_asks([PAIR]))[PAIR]
         expect(found["bid"] < found["ask"], found)
@@ -294,6 +321,9 @@ async def streams(m: Matrix, e: Any) -> None:
         ("stream bookTicker", best),
         ("stream depth, local book", book),
         ("stream markPrice", mark),
+        ("stream ticker, miniTicker", day),
+        ("stream of all tickers", tickers),
+        ("stream forceOrder", liquidations),
         ("user stream", user),
     ):
         await m.row(name, call)

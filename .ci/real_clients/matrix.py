@@ -10,6 +10,8 @@ from http.client import HTTPConnection
 from typing import Any
 
 KEY, SDK_KEY, POOR_KEY, SECRET = "ccxt", "sdk", "poor", "secret"
+DOOMED_KEY, SDK_DOOMED_KEY = "doomed", "sdk-doomed"
+"""Accounts that are liquidated."""
 SYMBOL = "BTCUSDT"
 
 

@@ -16,7 +16,7 @@ from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futur
     ConfigurationWebSocketStreams,
     DerivativesTradingUsdsFutures,
 )
-from matrix import POOR_KEY, SDK_KEY, SECRET, SYMBOL, Matrix, expect
+from matrix import POOR_KEY, SDK_DOOMED_KEY, SDK_KEY, SECRET, SYMBOL, Matrix, expect
 
 VERSION = "SDK 18.0.1"
 
@@ -305,6 +305,48 @@ async def streams(m: Matrix, sdk: DerivativesTradingUsdsFutures, e: Caller) -> N
     async def mark() -> str:
         return str((await first(await connection.mark_price_stream(symbol="btcusdt")))["p"])
 
+    async def day() -> str:
+        found = await first(await connection.individual_symbol_ticker_streams(symbol="btcusdt"))
+        mini = await first(await connection.individual_symbol_mini_ticker_stream(symbol="btcusdt"))
+        expect(float(found["l"]) <= float(found["c"]) <= float(found["h"]) and float(mini["o"]) > 0, (found, mini))
+        return f"{found['P']} %, volume {found['v']}"
+
+    async def tickers() -> str:
+        found = await first(await connection.all_market_tickers_streams())
+        minis = await first(await connection.all_market_mini_tickers_stream())
+        names = [[_plain(each)["s"] for each in rows] for rows in (found, minis)]
+        expect(names == 2 * [["BTCUSDT", "ETHUSDT"]], names)
+        return str(names[0])
+
+    async def continuous() -> str:
+        asked = {"pair": "btcusdt", "contract_type": "perpetual", "interval": "1m"}
+        found = await first(await connection.continuous_contract_kline_candlestick_streams(**asked))
+        expect((found["ps"], found["ct"], found["k"]["i"]) == ("BTCUSDT", "PERPETUAL", "1m"), found)
+        return str(found["k"]["c"])
+
+    async def books() -> str:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        stream, told = await connection.all_book_tickers_stream(), set[str]()
+        stream.on("message", queue.put_nowait)
+        while told != {"BTCUSDT", "ETHUSDT"}:
+            told.add(_plain(await queue.get())["s"])
+        await stream.unsubscribe()
+        return f"{len(told)} symbols"
+
+    async def liquidations() -> str:
+        doomed = Caller(client(m.url, SDK_DOOMED_KEY))
+        told = asyncio.ensure_future(first(await connection.all_market_liquidation_order_streams()))
+        await asyncio.sleep(1.0)  # its subscription has to be there before
+        await doomed.change_initial_leverage(symbol=SYMBOL, leverage=50)
+        await doomed.new_order(symbol=SYMBOL, side="BUY", type="MARKET", quantity=0.02)
+        m.faults(mark={SYMBOL: "-0.09"})
+        try:
+            found = await told
+        finally:
+            m.faults(mark={SYMBOL: "0"})
+        expect((found["o"]["s"], found["o"]["S"], found["o"]["z"]) == (SYMBOL, "SELL", "0.02"), found)
+        return f"{found['o']['z']} at {found['o']['ap']}"
+
     async def best() -> str:
         found = await first(await connection.individual_symbol_book_ticker_streams(symbol="btcusdt"))
         expect(float(found["b"]) < float(found["a"]), found)
@@ -336,6 +378,11 @@ async def streams(m: Matrix, sdk: DerivativesTradingUsdsFutures, e: Caller) -> N
         ("stream bookTicker", best),
         ("stream depth5", depth),
         ("stream markPrice", mark),
+        ("stream ticker, miniTicker", day),
+        ("stream of all tickers", tickers),
+        ("stream continuousKline", continuous),
+        ("stream of all best prices", books),
+        ("stream forceOrder", liquidations),
         ("user stream", user),
     ):
         await m.row(name, call)
