@@ -36,9 +36,12 @@ def fill(
     """Execute `quantity` of an order at `price`; `forced`: by liquidation, which charges its own fee."""
     now, state = venue.now_ms, venue.state
     position = account.position(order.symbol, order.position_side)
-    before = position.quantity
+    before, margin = position.quantity, position.isolated_wallet
     signed = order.sign * quantity
     profit, _ = position.trade(signed, price)
+    if forced and margin and position.quantity:
+        # A liquidation frees no margin: it all stays behind what is left of the position.
+        position.isolated_wallet = margin + profit
     position.updated_ms = now
     if account.is_isolated(order.symbol):
         opened = abs(position.quantity) if before * position.quantity <= 0 else abs(position.quantity) - abs(before)

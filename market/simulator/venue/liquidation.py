@@ -1,17 +1,20 @@
 """Margin calls and liquidation: what the venue does when margin no longer covers what must stay behind positions.
 
-Isolated: a position whose margin and loss come down to its maintenance margin is closed. Cross: the open orders go
-first; if that is not enough, positions are closed one by one, the one that needs most margin first, until what is
-left is covered. A closing is at the last price and pays the symbol's liquidation fee to the insurance fund, as far as
-there is something left; the fund makes up for what a wallet then lacks.
+The open orders go first: of the symbol in isolated margin, of all cross symbols in cross margin. Then one order takes
+so much of the position as brings it into the next lower leverage bracket in which, after loss and fee, its margin
+covers it; where no bracket does that, all of it. In cross margin the position that needs most margin is the first, and
+the next one follows while what is left is not covered. A liquidation is at the last price and pays the symbol's fee, on
+what was liquidated, to the insurance fund as far as there is something left; the fund makes up for what a wallet then
+lacks.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
 from market.simulator.venue.accounts import Account
+from market.simulator.venue.brackets import maintenance_margin
 from market.simulator.venue.events import account_update, margin_call, order_update
 from market.simulator.venue.execution import cancel, fill
 from market.simulator.venue.margin import cross_cover, maintenance_of
@@ -45,9 +48,9 @@ def _isolated(venue: Venue, account: Account) -> None:
             if order.symbol == position.symbol:
                 cancel(venue, account, order)
         before = account.wallet - position.isolated_wallet
-        rest = _close(venue, account, position)
-        remains = account.wallet - before
-        _charge(venue, account, position.symbol, rest, remains)
+        notional = _close(venue, account, position, _excess(venue, account, position))
+        left = account.wallet - before + position.unrealized(venue.market.mark(position.symbol))
+        _charge(venue, account, position, notional, left)
 
 
 def _uncovered(venue: Venue, account: Account) -> bool:
@@ -64,17 +67,52 @@ def _cross(venue: Venue, account: Account) -> None:
     while _uncovered(venue, account):
         held = [position for position in account.held_positions() if not account.is_isolated(position.symbol)]
         worst = max(held, key=lambda position: maintenance_of(position, venue.market))
-        notional = _close(venue, account, worst)
-        _charge(venue, account, worst.symbol, notional, cross_cover(account, venue.market)[0])
+        notional = _close(venue, account, worst, _excess(venue, account, worst))
+        _charge(venue, account, worst, notional, cross_cover(account, venue.market)[0])
     if account.cross_wallet < 0 and not any(
         not account.is_isolated(position.symbol) for position in account.held_positions()
     ):
         _insure(venue, account, "", -account.cross_wallet)
 
 
-def _close(venue: Venue, account: Account, position: Position) -> Decimal:
-    """Close a position by a liquidation order at the last price; returns the notional."""
-    price, quantity, now = venue.state.quotes[position.symbol].last, abs(position.quantity), venue.now_ms
+def _excess(venue: Venue, account: Account, position: Position) -> Decimal:
+    """How much of a position has to go: down to a lower bracket where the margin covers it, or all of it."""
+    rules, quote = venue.market.rules[position.symbol], venue.state.quotes[position.symbol]
+    isolated, held = account.is_isolated(position.symbol), abs(position.quantity)
+    side = 1 if position.quantity > 0 else -1
+    needed = maintenance_of(position, venue.market)
+    balance = position.isolated_wallet + position.unrealized(quote.mark)
+    if not isolated:
+        balance, needed = cross_cover(account, venue.market)
+    elsewhere = needed - maintenance_of(position, venue.market)
+    for bracket in reversed(rules.brackets):
+        kept = _below(bracket.cap, quote.mark, rules.lot.step)
+        if not 0 < kept < held:
+            continue
+        gone = held - kept
+        fee = rounded(gone * quote.last * rules.liquidation_fee)
+        left = balance + side * gone * (quote.last - quote.mark) - fee
+        if left <= elsewhere + maintenance_margin(rules.brackets, kept * quote.mark):
+            continue
+        # What stays behind an isolated position is what it had, less what was lost on the part that is gone.
+        if not isolated or left > position.unrealized(quote.mark) * kept / held:
+            return gone
+    return held
+
+
+def _below(cap: Decimal, mark: Decimal, step: Decimal) -> Decimal:
+    """The largest quantity on the grid whose notional lies below `cap`.
+
+    >>> _below(Decimal(1000), Decimal(50), Decimal("0.5"))
+    Decimal('19.5')
+    """
+    steps = (cap / mark / step).quantize(Decimal(1), ROUND_CEILING) - 1
+    return steps * step
+
+
+def _close(venue: Venue, account: Account, position: Position, quantity: Decimal) -> Decimal:
+    """Close so much of a position by a liquidation order at the last price; returns the notional."""
+    price, now = venue.state.quotes[position.symbol].last, venue.now_ms
     venue.state.last_order += 1
     order = Order(
         id=venue.state.last_order,
@@ -98,22 +136,27 @@ def _close(venue: Venue, account: Account, position: Position) -> Decimal:
     return quantity * price
 
 
-def _charge(venue: Venue, account: Account, symbol: str, notional: Decimal, left: Decimal) -> None:
+def _charge(venue: Venue, account: Account, position: Position, notional: Decimal, left: Decimal) -> None:
     """Take the liquidation fee out of what is left, or have the fund make up for it in isolated margin."""
+    symbol, isolated = position.symbol, account.is_isolated(position.symbol)
     if left < 0:
-        if account.is_isolated(symbol):
+        if isolated:
             _insure(venue, account, symbol, -left)
         return
     fee = min(rounded(notional * venue.market.rules[symbol].liquidation_fee), rounded(left))
     if fee > 0:
-        _insure(venue, account, symbol, -fee)
+        if isolated and position.quantity:
+            position.isolated_wallet -= fee
+            _insure(venue, account, symbol, -fee, (position,))
+        else:
+            _insure(venue, account, symbol, -fee)
 
 
-def _insure(venue: Venue, account: Account, symbol: str, amount: Decimal) -> None:
+def _insure(venue: Venue, account: Account, symbol: str, amount: Decimal, changed: tuple[Position, ...] = ()) -> None:
     account.totals.insurance += amount
     venue.state.books.insurance -= amount
     venue.book(account, "INSURANCE_CLEAR", amount, symbol)
-    venue.emit(account_update(account, "INSURANCE_CLEAR", (), amount, venue.market, venue.now_ms))
+    venue.emit(account_update(account, "INSURANCE_CLEAR", changed, amount, venue.market, venue.now_ms))
 
 
 def _call(venue: Venue, account: Account) -> None:
