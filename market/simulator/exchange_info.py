@@ -39,7 +39,9 @@ def quantity_decimals(price: float) -> int:
     return int(np.clip(-np.floor(np.log10(STEP_VALUE_USDT / price)), 0, 3)) if price > 0 else 3
 
 
-def symbol_info(symbol: str, price: float, price_decimals: int, onboard_ms: int, status: str) -> dict[str, Any]:
+def symbol_info(
+    symbol: str, price: float, price_decimals: int, onboard_ms: int, status: str, delivery_ms: int = DELIVERY_MS
+) -> dict[str, Any]:
     """One perpetual contract. `price` is any price it has had; filters follow its size."""
     quote = "USDC" if symbol.endswith("USDC") else "USDT"
     base = symbol.removesuffix(quote)
@@ -53,7 +55,7 @@ def symbol_info(symbol: str, price: float, price_decimals: int, onboard_ms: int,
         "symbol": symbol,
         "pair": symbol,
         "contractType": "PERPETUAL",
-        "deliveryDate": DELIVERY_MS,
+        "deliveryDate": delivery_ms,
         "onboardDate": onboard_ms,
         "status": status,
         "maintMarginPercent": "2.5000",

@@ -91,7 +91,9 @@ class OrderRest:
         rows: list[Any] = []
         for item in batch:
             try:
-                self._trading.refresh((str(item.get("symbol", "")),))
+                symbol = str(item.get("symbol", ""))
+                self._trading.check_listed(symbol, trades=True)
+                self._trading.refresh((symbol,))
                 rows.append(self.place(account, Parameters({name: _text(value) for name, value in item.items()})).body)
             except Refusal as refusal:
                 rows.append({"code": refusal.code, "msg": refusal.message})

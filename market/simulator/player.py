@@ -215,6 +215,10 @@ class Player:
         moving = so_far(chunk.bars[index], offset / MINUTE_MS, self._digits)["close"]
         distances = [float(self._trading.mark_distance.get(name, 0)) for name in self._names]
         prices = np.where(chunk.present[index], moving, self._last) * (1 + np.array(distances))
+        venue = self._trading.venue
+        for name in venue.closing | venue.closed:
+            mark = self._trading.delistings.mark(name, now) if name in venue.closing else None
+            prices[self._names.index(name)] = np.nan if mark is None else float(mark)
         found = [
             (name, row, *chunk.funding[row].at(now))
             for name, row in zip(names, rows.tolist(), strict=True)

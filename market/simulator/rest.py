@@ -11,12 +11,15 @@ from aiohttp import web
 
 from market.bars import INTERVAL_MS
 from market.simulator.clock import SimulatedClock
-from market.simulator.exchange_info import exchange_info, symbol_info
+from market.simulator.delistings import WINDOW_MS
+from market.simulator.exchange_info import DELIVERY_MS, exchange_info, symbol_info
 from market.simulator.parameters import Parameters
 from market.simulator.replies import Handler, answer
 from market.simulator.signed import VenueTime
 from market.simulator.tape import Listing, Past
 from market.simulator.text import decimals, kline_rows
+from market.simulator.trading import Trading
+from market.simulator.venue.events import plain
 from market.simulator.venue.refusals import Refusal, missing
 
 MAX_KLINES, DEFAULT_KLINES = 1500, 500
@@ -41,8 +44,10 @@ class Rest:
         past: Past,
         clock: SimulatedClock,
         time: VenueTime,
+        trading: Trading,
     ) -> None:
         self._listings, self._past, self._clock, self._time = listings, past, clock, time
+        self._trading = trading
 
     def routes(self) -> list[web.RouteDef]:
         """The routes to add to an application."""
@@ -68,14 +73,17 @@ class Rest:
         return answer({"serverTime": self._time.now()})
 
     async def exchange_info(self, request: web.Request) -> web.StreamResponse:
-        """`GET /fapi/v1/exchangeInfo`: symbols listed by now; those whose recording has ended are SETTLING."""
-        now = self._clock.now_ms
-        last = max(listing.end_ms for listing in self._listings.values())
+        """`GET /fapi/v1/exchangeInfo`: symbols listed by now.
+
+        Those whose recording has ended are SETTLING and stay so; the end is told from half an hour before it.
+        """
+        now, ends = self._clock.now_ms, self._trading.delistings.ends
         rows = []
         for symbol in self._listed(now):
-            listing = self._listings[symbol]
-            status = "SETTLING" if listing.end_ms <= now and listing.end_ms < last else "TRADING"
-            rows.append(symbol_info(symbol, listing.price, listing.price_decimals, listing.start_ms, status))
+            listing, end_ms = self._listings[symbol], ends.get(symbol, DELIVERY_MS)
+            status = "SETTLING" if end_ms <= now else "TRADING"
+            told = end_ms if end_ms - WINDOW_MS < now else DELIVERY_MS
+            rows.append(symbol_info(symbol, listing.price, listing.price_decimals, listing.start_ms, status, told))
         return answer(exchange_info(now, rows))
 
     async def klines(self, request: web.Request) -> web.StreamResponse:
@@ -126,9 +134,10 @@ class Rest:
     async def _premium(self, symbol: str, now: int) -> dict[str, Any]:
         price, rate, next_time = await self._past.premium(symbol, now)
         text = "0" if math.isnan(price) else decimals([price])[0]
+        mark = self._trading.mark_apart(symbol, price, now)
         return {
             "symbol": symbol,
-            "markPrice": text,
+            "markPrice": text if mark is None else plain(mark),
             "indexPrice": text,
             "estimatedSettlePrice": text,
             "lastFundingRate": "" if math.isnan(rate) else decimals([rate])[0],

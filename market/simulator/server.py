@@ -152,7 +152,7 @@ class Simulator:
             *(symbols, self._tape, past, self.hub, self.clock, self.faults, digits, self._updates, self.trading)
         )
         application = web.Application(middlewares=[gate(self.limits, self.rest_faults)])
-        application.add_routes(Rest(listings, past, self.clock, self.time).routes())
+        application.add_routes(Rest(listings, past, self.clock, self.time, self.trading).routes())
         public = PublicRest(listings, past, self.clock, self.trading, self._player.ticks)
         application.add_routes(public.routes())
         application.add_routes(PrivateRest(self.trading, self.time, self.keys, self.limits, self.clock).routes())

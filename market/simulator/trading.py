@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from market.bars import MINUTE_MS
+from market.simulator.delistings import Delistings
 from market.simulator.exchange_info import symbol_info
 from market.simulator.forced_orders import ForcedOrders
 from market.simulator.tape import Chunk, Listing
@@ -22,6 +23,7 @@ from market.simulator.venue.margin import Quote
 from market.simulator.venue.motion import Motion
 from market.simulator.venue.refusals import Refusal
 from market.simulator.venue.rules import SymbolRules, rounded
+from market.simulator.venue.settlement import settle_delisted
 
 CORNER_MS = MINUTE_MS // 3
 HELD_STEP_MS = 1_000
@@ -94,6 +96,7 @@ class Trading:
         """How far the mark price of a symbol lies from the last price, as a fraction of it."""
         self._deliver, self._deliver_forced = deliver, deliver_forced
         self._forced = ForcedOrders()
+        self.delistings = Delistings(listings, self._index)
         self._chunk: Chunk | None = None
         self._corners: dict[tuple[str, int], Corners | None] = {}
         self._funded_ms = now_ms
@@ -119,6 +122,9 @@ class Trading:
                 venue.jump({symbol: self._quote(symbol, stop) for symbol in interest})
                 self._corners = {key: found for key, found in self._corners.items() if key[1] >= stop}
             self._settle_funding(stop, interest)
+            self._settle_delisted(stop, interest)
+        venue.closing = self.delistings.follow(now_ms)
+        venue.closed |= self.delistings.ended(now_ms)
         self.flush()
 
     def refresh(self, symbols: tuple[str, ...]) -> None:
@@ -140,6 +146,14 @@ class Trading:
         """Whether a symbol is traded now."""
         listing = self._listings[symbol]
         return listing.start_ms <= self.venue.now_ms < listing.end_ms
+
+    def mark_apart(self, symbol: str, last: float, now_ms: int) -> Decimal | None:
+        """The mark price where it is not the last price: of a symbol that leaves, or by a distance asked for."""
+        mark = self.delistings.mark(symbol, now_ms)
+        distance = self.mark_distance.get(symbol)
+        if mark is None and distance and last == last:
+            mark = rounded(Decimal(repr(last)) * (1 + distance))
+        return mark
 
     def last(self, symbol: str) -> Quote:
         """The prices of a symbol now."""
@@ -195,19 +209,38 @@ class Trading:
                         self.venue.settle_funding(symbol, Decimal(repr(rate)))
         self._funded_ms = now_ms
 
+    def _settle_delisted(self, now_ms: int, interest: set[str]) -> None:
+        """Close what accounts have in symbols that have come to their end."""
+        for symbol in sorted(interest & self.delistings.ends.keys()):
+            if self.delistings.ends[symbol] <= now_ms:
+                price = self.delistings.mark(symbol, now_ms) or self.venue.market.mark(symbol)
+                settle_delisted(self.venue, symbol, price)
+
     def _quote(self, symbol: str, time_ms: int, *, ends: bool = False) -> Quote:
         """Prices at a time. At the end of a minute: its close when it `ends`, else the next minute's open."""
+        last = self._price(symbol, time_ms, ends=ends)
+        if last is None:
+            last = self.venue.state.quotes[symbol].last
+        mark = self.delistings.mark(symbol, time_ms)
+        if mark is None:
+            mark = rounded(last * (1 + self.mark_distance.get(symbol, Decimal(0))))
+        return Quote(last, mark)
+
+    def _price(self, symbol: str, time_ms: int, *, ends: bool) -> Decimal | None:
+        """The last price on its way through a minute; None where there is no bar."""
         minute = (time_ms - 1 if ends else time_ms) // MINUTE_MS * MINUTE_MS
         corners = self._corners_of(symbol, minute)
         if corners is None:
-            last = self.venue.state.quotes[symbol].last
-        else:
-            leg = min(2, (time_ms - minute) // CORNER_MS)
-            start = minute + leg * CORNER_MS
-            ends_at = [Quote(price, price) for price in corners[leg : leg + 2]]
-            motion = Motion(start, ends_at[0], start + CORNER_MS, ends_at[1])
-            last = motion.at(time_ms, self.rules[symbol]).last
-        return Quote(last, rounded(last * (1 + self.mark_distance.get(symbol, Decimal(0)))))
+            return None
+        leg = min(2, (time_ms - minute) // CORNER_MS)
+        start = minute + leg * CORNER_MS
+        ends_at = [Quote(price, price) for price in corners[leg : leg + 2]]
+        motion = Motion(start, ends_at[0], start + CORNER_MS, ends_at[1])
+        return motion.at(time_ms, self.rules[symbol]).last
+
+    def _index(self, symbol: str, time_ms: int) -> Decimal | None:
+        """The index price is the last price."""
+        return self._price(symbol, time_ms, ends=True)
 
     def _corners_of(self, symbol: str, minute: int) -> Corners | None:
         key = (symbol, minute)

@@ -429,4 +429,7 @@ async def test_only_what_is_listed_is_traded() -> None:
         await client.simulator.step(31)
         assert await client.refused("POST", "/fapi/v1/order", symbol="ETHUSDT", **some) == -1122
         await client.do("POST", "/fapi/v1/order", symbol="DOGEUSDT", **some)
-        assert len(await client.do("GET", "/fapi/v1/userTrades", symbol="ETHUSDT")) == 1
+        orders = '[{"symbol":"ETHUSDT","side":"BUY","type":"MARKET","quantity":"1"}]'
+        (row,) = await client.do("POST", "/fapi/v1/batchOrders", batchOrders=orders)
+        assert row["code"] == -1122
+        assert len(await client.do("GET", "/fapi/v1/userTrades", symbol="ETHUSDT")) == 2  # its own, and the settlement

@@ -44,6 +44,7 @@ def place_algo(venue: Venue, account: Account, request: OrderRequest) -> AlgoOrd
     if len(account.open_algos) >= MOST_ALGOS:
         raise Refusal(-4045)
     algo = _algo(venue, request)
+    placing.check_traded(venue, algo.symbol, only_closes=algo.only_closes)
     if not (algo.trails and request.activate_price is None) and _is_reached(venue, algo):
         raise Refusal(-2021)
     if algo.trails and request.activate_price is None:

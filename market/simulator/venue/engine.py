@@ -77,6 +77,10 @@ class Venue:
         self.market = Market(rules, state.quotes)
         self.liquidity: dict[str, Decimal] = {}
         """Quantity of a symbol that each step offers to all orders together; unlimited where there is none."""
+        self.closing: set[str] = set()
+        """Symbols whose end is near: positions may be closed in them, none opened."""
+        self.closed: set[str] = set()
+        """Symbols that are no longer traded."""
         self.stuck_algos = 0
         """How many of the conditional orders that trigger next never turn into an order."""
         self.offered: dict[str, Decimal] = {}

@@ -18,7 +18,7 @@ ZERO = Decimal(0)
 CONDITIONAL = ("STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET")
 """Order types that only the algo service takes."""
 
-IOC_REMAINDER, REDUCE_ONLY_OUT, LIQUIDATED, GTE_UNSATISFIED, MARKET_REMAINDER = 2, 4, 5, 6, 9
+IOC_REMAINDER, REDUCE_ONLY_OUT, LIQUIDATED, GTE_UNSATISFIED, DELISTED, MARKET_REMAINDER = 2, 4, 5, 6, 7, 9
 """Reasons of expiry, `er` of ORDER_TRADE_UPDATE."""
 
 
@@ -145,6 +145,12 @@ class AlgoOrder(Struct):
     def rises(self) -> bool:
         """Whether it triggers at or above its trigger price rather than at or below."""
         return (self.side == "BUY") != self.type.startswith("TAKE_PROFIT")
+
+    @property
+    def only_closes(self) -> bool:
+        """Whether what it turns into can never open anything."""
+        reduces = self.reduce_only or self.close_position
+        return reduces or (self.position_side, self.side) in (("LONG", "SELL"), ("SHORT", "BUY"))
 
     @property
     def waiting(self) -> bool:

@@ -42,6 +42,14 @@ def rules_of(venue: Venue, symbol: str) -> SymbolRules:
     return rules
 
 
+def check_traded(venue: Venue, symbol: str, *, only_closes: bool) -> None:
+    """-1122 for a symbol that is no longer traded, -4140 for opening something in one that is about to leave."""
+    if symbol in venue.closed:
+        raise Refusal(-1122)
+    if symbol in venue.closing and not only_closes:
+        raise Refusal(-4140)
+
+
 def place(venue: Venue, account: Account, request: OrderRequest, algo: AlgoOrder | None = None) -> tuple[Order, Order]:
     """Take a MARKET or LIMIT order: as it was acknowledged, and as it is after what happened at once.
 
@@ -51,6 +59,7 @@ def place(venue: Venue, account: Account, request: OrderRequest, algo: AlgoOrder
     check_mode(account, request)
     _check_form(request)
     order = _order(venue, account, request, algo)
+    check_traded(venue, order.symbol, only_closes=order.only_closes)
     _check_filters(venue, rules, order)
     if order.type == "LIMIT" and len(account.open_orders) >= rules.most_orders:
         raise Refusal(-2025)
@@ -227,6 +236,7 @@ def amend(
     An order that is amended to no more than it has executed is cancelled. -5027 if nothing would change.
     """
     rules = rules_of(venue, order.symbol)
+    check_traded(venue, order.symbol, only_closes=order.only_closes)
     if quantity is None:
         raise missing("quantity")
     if price is None:

@@ -60,6 +60,7 @@ MESSAGES: dict[int, str] = {
     -4136: "Target strategy invalid for orderType {type}, closePosition true.",
     -4137: "Quantity must be zero with closePosition equals true.",
     -4138: "Reduce only must be true with closePosition equals true.",
+    -4140: "Invalid symbol status for opening position.",
     -4161: "Leverage reduction is not supported in Isolated Margin Mode with open positions.",
     -4164: "Order's notional must be no smaller than {notional} (unless you choose reduce only).",
     -4509: "Time in Force (TIF) GTE can only be used with open positions. Please ensure that positions are available.",

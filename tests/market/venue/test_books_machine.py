@@ -26,6 +26,7 @@ from market.simulator.venue.orders import OrderRequest
 from market.simulator.venue.placing import amend, place
 from market.simulator.venue.refusals import Refusal
 from market.simulator.venue.settings import move_margin, set_hedge, set_leverage, set_margin_type
+from market.simulator.venue.settlement import settle_delisted
 from tests.market.venue.made import BTC, RULES, XRP, D, move, order, quote, venue_at
 
 SYMBOLS = st.sampled_from((BTC, XRP))
@@ -172,6 +173,14 @@ class Exchange(RuleBasedStateMachine):
     @rule(symbol=SYMBOLS, step=st.integers(-250, 250))
     def gap(self, symbol: str, step: int) -> None:
         self.venue.jump({symbol: quote(self.price(symbol, step))})
+
+    @rule(symbol=SYMBOLS, step=STEPS)
+    def delist(self, symbol: str, step: int) -> None:
+        """A symbol leaves, and comes back as one that nobody has anything in."""
+        settle_delisted(self.venue, symbol, self.price(symbol, step))
+        for account in (self.account, self.other):
+            assert symbol not in account.active_symbols()
+        self.venue.closed.discard(symbol)
 
     @rule()
     def restart(self) -> None:
