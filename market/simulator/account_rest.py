@@ -147,10 +147,21 @@ class AccountRest:
         return Reply({"multiAssetsMargin": False}, weight=30)
 
     def set_assets_mode(self, account: Account, asked: Parameters) -> Reply:
-        """`POST multiAssetsMargin`: single-asset mode is the only one there is (-4171 when it is asked for)."""
-        if asked.flag("multiAssetsMargin"):
-            raise Refusal(-4171, "Multi-Assets mode is not available here.")
-        raise Refusal(-4171, "No need to change assets mode.")
+        """`POST multiAssetsMargin`: -4171 for single-asset mode, which is the only one there is.
+
+        For the other one -4170 with open orders, -4167 with isolated symbols, as at the venue; else -1020. Never
+        -4171, which says that the mode that was asked for is set.
+        """
+        wanted = asked.flag("multiAssetsMargin")
+        if wanted is None:
+            raise missing("multiAssetsMargin")
+        if not wanted:
+            raise Refusal(-4171)
+        if account.open_orders or account.open_algos:
+            raise Refusal(-4170)
+        if any(chosen.isolated for chosen in account.settings.values()):
+            raise Refusal(-4167)
+        raise Refusal(-1020)
 
     def commission(self, account: Account, asked: Parameters) -> Reply:
         """`GET commissionRate` of a symbol."""

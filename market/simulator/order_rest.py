@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from market.simulator.parameters import Parameters, order_request, side_of
+from market.simulator.parameters import Parameters, order_request, price_match_of, side_of
 from market.simulator.trading import Trading
 from market.simulator.venue import execution
 from market.simulator.venue.accounts import Account
@@ -104,9 +104,8 @@ class OrderRest:
         order = self._find(account, asked, open_only=True)
         if order is None:
             raise Refusal(-2013)
-        changed = amend(
-            self._trading.venue, account, order, side_of(asked), asked.number("quantity"), asked.number("price")
-        )
+        quantity, price, match = asked.number("quantity"), asked.number("price"), price_match_of(asked)
+        changed = amend(self._trading.venue, account, order, side_of(asked), quantity, price, match)
         return Reply(order_answer(changed))
 
     def order(self, account: Account, asked: Parameters) -> Reply:

@@ -109,14 +109,19 @@ def position_side_of(parameters: Parameters) -> PositionSide:
     return cast("PositionSide", found)
 
 
+def price_match_of(parameters: Parameters) -> str | None:
+    """How the price of an order is matched; None where it is not."""
+    found = parameters.optional("priceMatch") or "NONE"
+    return None if found == "NONE" else found
+
+
 def order_request(parameters: Parameters, *, algo: bool) -> OrderRequest:
     """A request for an order, or for a conditional one, whose parameters have names of their own."""
     working = parameters.optional("workingType") or "CONTRACT_PRICE"
     if working not in ("CONTRACT_PRICE", "MARK_PRICE"):
         raise invalid("workingType")
-    for name, known in (("priceMatch", ("NONE",)), ("selfTradePreventionMode", SELF_TRADE_MODES)):
-        if (parameters.optional(name) or "NONE") not in known:
-            raise invalid(name)
+    if (parameters.optional("selfTradePreventionMode") or "NONE") not in SELF_TRADE_MODES:
+        raise invalid("selfTradePreventionMode")
     protect = (parameters.optional("priceProtect") or "FALSE").upper()
     return OrderRequest(
         symbol=parameters.text("symbol"),
@@ -134,4 +139,5 @@ def order_request(parameters: Parameters, *, algo: bool) -> OrderRequest:
         price_protect=protect == "TRUE",
         activate_price=parameters.number("activatePrice") if algo else None,
         callback_rate=parameters.number("callbackRate") if algo else None,
+        price_match=price_match_of(parameters),
     )

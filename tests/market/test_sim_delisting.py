@@ -110,3 +110,22 @@ async def test_what_was_held_when_it_left_is_settled_after_a_restart(tmp_path: A
         account = simulator.trading.venue.state.accounts["key"]
         assert not account.held_positions()
         assert account.past_orders[max(account.past_orders)].client_id.startswith("settlement_autoclose-")
+
+
+async def test_only_what_is_listed_is_traded() -> None:
+    start, later = START + 30 * MINUTE_MS, START + 60 * MINUTE_MS
+    whole, short = cut(START - 60 * MINUTE_MS, later), cut(START - 60 * MINUTE_MS, start)
+    late = cut(start, later)
+    sources = {"BTCUSDT": whole, "ETHUSDT": short, "DOGEUSDT": late}
+    bars = {symbol: source.klines(symbol, 0, later) for symbol, source in sources.items()}
+    some = {"side": "BUY", "type": "MARKET", "quantity": "100"}
+    async with exchange(source=MemorySource(bars)) as client:
+        assert await client.refused("POST", "/fapi/v1/order", symbol="DOGEUSDT", **some) == -1121
+        await client.do("POST", "/fapi/v1/order", symbol="ETHUSDT", **{**some, "quantity": "1"})
+        await client.simulator.step(31)
+        assert await client.refused("POST", "/fapi/v1/order", symbol="ETHUSDT", **some) == -1122
+        await client.do("POST", "/fapi/v1/order", symbol="DOGEUSDT", **some)
+        orders = '[{"symbol":"ETHUSDT","side":"BUY","type":"MARKET","quantity":"1"}]'
+        (row,) = await client.do("POST", "/fapi/v1/batchOrders", batchOrders=orders)
+        assert row["code"] == -1122
+        assert len(await client.do("GET", "/fapi/v1/userTrades", symbol="ETHUSDT")) == 2  # its own, and the settlement

@@ -16,7 +16,7 @@ from market.simulator.signed import Sent, VenueTime, authenticate, signature_of
 from market.simulator.trading import AccountSpec
 from market.simulator.venue.accounts import Account
 from market.simulator.venue.refusals import Refusal
-from tests.market.exchange_helpers import START, MemorySource, cut, taking
+from tests.market.exchange_helpers import START, taking
 from tests.market.private_helpers import exchange, listening, settled
 
 ACCOUNT = Account("key", "2b5eb11e18796d12d88f13dc27dbbd02c2cc51ff7059765ed9821957d82bb4d9")
@@ -414,22 +414,3 @@ async def test_a_connection_holds_1024_streams() -> None:
         names = ",".join(f'"x{number}usdt@kline_1m"' for number in range(1024))
         assert await taken.ask(f'{{"method":"SUBSCRIBE","params":[{names}],"id":1}}') == '{"result":null,"id":1}'
         assert '"code":2' in await taken.ask('{"method":"SUBSCRIBE","params":["btcusdt@kline_1m"],"id":2}')
-
-
-async def test_only_what_is_listed_is_traded() -> None:
-    start, later = START + 30 * MINUTE_MS, START + 60 * MINUTE_MS
-    whole, short = cut(START - 60 * MINUTE_MS, later), cut(START - 60 * MINUTE_MS, start)
-    late = cut(start, later)
-    sources = {"BTCUSDT": whole, "ETHUSDT": short, "DOGEUSDT": late}
-    bars = {symbol: source.klines(symbol, 0, later) for symbol, source in sources.items()}
-    some = {"side": "BUY", "type": "MARKET", "quantity": "100"}
-    async with exchange(source=MemorySource(bars)) as client:
-        assert await client.refused("POST", "/fapi/v1/order", symbol="DOGEUSDT", **some) == -1121
-        await client.do("POST", "/fapi/v1/order", symbol="ETHUSDT", **{**some, "quantity": "1"})
-        await client.simulator.step(31)
-        assert await client.refused("POST", "/fapi/v1/order", symbol="ETHUSDT", **some) == -1122
-        await client.do("POST", "/fapi/v1/order", symbol="DOGEUSDT", **some)
-        orders = '[{"symbol":"ETHUSDT","side":"BUY","type":"MARKET","quantity":"1"}]'
-        (row,) = await client.do("POST", "/fapi/v1/batchOrders", batchOrders=orders)
-        assert row["code"] == -1122
-        assert len(await client.do("GET", "/fapi/v1/userTrades", symbol="ETHUSDT")) == 2  # its own, and the settlement

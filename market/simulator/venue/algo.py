@@ -15,6 +15,7 @@ from market.simulator.venue.accounts import Account
 from market.simulator.venue.endings import end_algo
 from market.simulator.venue.events import algo_update
 from market.simulator.venue.orders import CONDITIONAL, AlgoOrder, OrderRequest
+from market.simulator.venue.price_match import check_price_match
 from market.simulator.venue.refusals import Refusal, missing, not_required
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _check_form(account: Account, request: OrderRequest) -> None:
         raise missing("callbackRate")
     if trails and not LEAST_CALLBACK <= (request.callback_rate or ZERO) <= MOST_CALLBACK:
         raise Refusal(-1130, "Data sent for parameter 'callbackRate' is not valid.")
-    if limit and request.price is None:
+    check_price_match(request.price_match, request.type, request.price)
+    if limit and request.price is None and request.price_match is None:
         raise missing("price")
     if not limit and request.price is not None:
         raise not_required("price")
@@ -121,6 +123,7 @@ def _algo(venue: Venue, request: OrderRequest) -> AlgoOrder:
         activate_price=request.activate_price or ZERO,
         callback_rate=request.callback_rate or ZERO,
         active=not trails,
+        price_match=request.price_match or "NONE",
     )
 
 
@@ -189,7 +192,7 @@ def spawn(venue: Venue, account: Account, algo: AlgoOrder) -> None:
     if algo.close_position and position.quantity * algo.sign >= 0:
         end_algo(venue, account, algo, "EXPIRED", "no position to close")
         return
-    limit = algo.child_type == "LIMIT"
+    limit, matched = algo.child_type == "LIMIT", algo.price_match != "NONE"
     request = OrderRequest(
         symbol=algo.symbol,
         side=algo.side,
@@ -197,7 +200,8 @@ def spawn(venue: Venue, account: Account, algo: AlgoOrder) -> None:
         position_side=algo.position_side,
         time_in_force=_child_time_in_force(algo) if limit else None,
         quantity=abs(position.quantity) if algo.close_position else algo.quantity,
-        price=algo.price if limit else None,
+        price=algo.price if limit and not matched else None,
+        price_match=algo.price_match if matched else None,
         reduce_only=None if account.hedge else algo.reduce_only or algo.close_position,
         client_id=algo.client_id,
     )

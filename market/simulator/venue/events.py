@@ -73,7 +73,7 @@ def order_update(account: Account, order: Order, execution: str, now_ms: int, tr
         "si": 0,
         "ss": 0,
         "V": "EXPIRE_MAKER",
-        "pm": "NONE",
+        "pm": order.price_match,
         "gtd": 0,
         "er": str(order.expiry_reason),
     }
@@ -164,7 +164,7 @@ def algo_update(account: Account, algo: AlgoOrder, child: Order | None, now_ms: 
         "p": plain(algo.price),
         "V": "EXPIRE_MAKER",
         "wt": algo.working_type,
-        "pm": "NONE",
+        "pm": algo.price_match,
         "cp": algo.close_position,
         "pP": algo.price_protect,
         "R": algo.reduce_only,

@@ -41,6 +41,8 @@ class OrderRequest(Struct):
     activate_price: Decimal | None = None
     callback_rate: Decimal | None = None
     """Percent."""
+    price_match: str | None = None
+    """See `price_match`; in place of a price."""
 
 
 class Order(Struct):
@@ -70,6 +72,7 @@ class Order(Struct):
     working_type: WorkingType = "CONTRACT_PRICE"
     price_protect: bool = False
     expiry_reason: int = 0
+    price_match: str = "NONE"
 
     @property
     def sign(self) -> int:
@@ -130,6 +133,7 @@ class AlgoOrder(Struct):
     """When the order it turns into reaches the engine."""
     order_id: int = 0
     reason: str = ""
+    price_match: str = "NONE"
 
     @property
     def sign(self) -> int:

@@ -21,6 +21,7 @@ from market.simulator.venue.orders import (
     Order,
     OrderRequest,
 )
+from market.simulator.venue.price_match import check_price_match, matched_price
 from market.simulator.venue.refusals import Refusal, missing, not_required
 from market.simulator.venue.rules import SymbolRules
 
@@ -103,6 +104,7 @@ def _check_form(request: OrderRequest) -> None:
     if request.quantity is None:
         raise missing("quantity")
     check_client_id(request.client_id)
+    check_price_match(request.price_match, request.type, request.price)
     if request.type == "MARKET":
         if request.price is not None:
             raise not_required("price")
@@ -113,7 +115,7 @@ def _check_form(request: OrderRequest) -> None:
         raise missing("timeInForce")
     if request.time_in_force not in TIMES_IN_FORCE:
         raise Refusal(-1115)
-    if request.price is None:
+    if request.price is None and request.price_match is None:
         raise missing("price")
 
 
@@ -123,6 +125,11 @@ def _order(venue: Venue, account: Account, request: OrderRequest, algo: AlgoOrde
     identity, now = venue.state.last_order + 1, venue.now_ms
     market = request.type == "MARKET"
     last = venue.state.quotes[request.symbol].last
+    price = last if market or request.price is None else request.price
+    if request.price_match is not None:
+        price = matched_price(
+            request.price_match, 1 if request.side == "BUY" else -1, last, venue.market.rules[request.symbol]
+        )
     order = Order(
         id=identity,
         client_id=request.client_id or f"sim{identity:019d}",
@@ -131,7 +138,8 @@ def _order(venue: Venue, account: Account, request: OrderRequest, algo: AlgoOrde
         position_side=request.position_side,
         type=request.type,
         time_in_force=request.time_in_force or "GTC",
-        price=last if market or request.price is None else request.price,
+        price=price,
+        price_match=request.price_match or "NONE",
         quantity=request.quantity or ZERO,
         reduce_only=bool(request.reduce_only),
         created_ms=now,
@@ -229,7 +237,13 @@ def _take(venue: Venue, account: Account, order: Order) -> None:
 
 
 def amend(
-    venue: Venue, account: Account, order: Order, side: str, quantity: Decimal | None, price: Decimal | None
+    venue: Venue,
+    account: Account,
+    order: Order,
+    side: str,
+    quantity: Decimal | None,
+    price: Decimal | None,
+    price_match: str | None = None,
 ) -> Order:
     """Change quantity and price of a resting LIMIT order, as if it were placed anew; it loses its place.
 
@@ -239,13 +253,18 @@ def amend(
     check_traded(venue, order.symbol, only_closes=order.only_closes)
     if quantity is None:
         raise missing("quantity")
+    check_price_match(price_match, order.type, price)
+    if price_match is not None:
+        price = matched_price(price_match, order.sign, venue.state.quotes[order.symbol].last, rules)
     if price is None:
         raise missing("price")
     if side != order.side:
         raise Refusal(-1117)
     if (quantity, price) == (order.quantity, order.price):
         raise Refusal(-5027)
-    changed = msgspec.structs.replace(order, quantity=quantity, price=price, updated_ms=venue.now_ms)
+    changed = msgspec.structs.replace(
+        order, quantity=quantity, price=price, updated_ms=venue.now_ms, price_match=price_match or "NONE"
+    )
     _check_filters(venue, rules, changed)
     if quantity <= order.executed:
         cancel(venue, account, order)
