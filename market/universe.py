@@ -12,6 +12,7 @@ import pyarrow as pa
 from market.bars import DAY_MS, Bars
 from market.klines_store import dates, day_start
 from market.lake import Lake
+from market.sources.archive_listing import ListingRefused
 from market.sources.binance_archive import BinanceArchive
 
 
@@ -53,7 +54,8 @@ def archived_daily(
 ) -> dict[str, Bars]:
     """1d bars of the days that [start_ms, end_ms) touches, from the archive; a symbol without any is left out.
 
-    The archive's months of 1d bars are small files, so the universe is known before its klines are fetched.
+    The archive's months of 1d bars are small files, so the universe is known before its klines are fetched. Where the
+    archive can be listed only what it has is asked for: most symbols that are gone have nothing of these days.
     """
     wanted = dates(start_ms, end_ms)
     months: dict[str, list[str]] = {}
@@ -62,9 +64,17 @@ def archived_daily(
 
     def read(symbol: str) -> Bars | None:
         pieces: list[Bars | None] = []
+        try:
+            there = archive.labels(symbol, "1d", wanted[0])
+        except ListingRefused:
+            there = None  # the files themselves can still be asked for
+
+        def one(label: str) -> Bars | None:
+            return archive.read(symbol, label, "1d") if there is None or label in there else None
+
         for month, days in months.items():
-            whole = archive.read(symbol, month, "1d")
-            pieces += [whole] if whole is not None else [archive.read(symbol, day, "1d") for day in days]
+            whole = one(month)
+            pieces += [whole] if whole is not None else [one(day) for day in days]
         have = [piece for piece in pieces if piece is not None]
         if not have:
             return None

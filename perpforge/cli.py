@@ -119,6 +119,10 @@ def history(
     ),
     lake: Annotated[str, typer.Option(help="where it goes: a path, file:// or s3://")] = "./.perpforge/lake",
     again: Annotated[bool, typer.Option("--again", help="replace days that are done")] = False,
+    listing: Annotated[
+        str,
+        typer.Option(help="where the archive's store is listed, so that symbols that are gone count; empty: nowhere"),
+    ] = "auto",
 ) -> None:
     """Bring the exchange's archive into the lake: universe, klines, gaps and fundings. It can be interrupted."""
     from market.errors import MarketError
@@ -127,7 +131,7 @@ def history(
     chosen = tuple(name.strip() for name in symbols.split(",") if name.strip())
     since, until = (int(time.replace(tzinfo=UTC).timestamp() * 1000) for time in (start, end))
     try:
-        code = run_history(HistoryPlan(lake, archive, rest, since, until, chosen, top, again))
+        code = run_history(HistoryPlan(lake, archive, rest, since, until, chosen, top, again, listing))
     except MarketError as error:
         raise typer.BadParameter(str(error)) from error
     raise typer.Exit(code)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
+import re
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,16 +19,15 @@ from market import funding as funding_module
 from market.bars import DAY_MS, Bars
 from market.errors import SourceUnreadable, UnknownSymbol
 from market.funding import Fundings
-from market.klines_store import dates, day_start
+from market.klines_store import date_of, dates, day_start
 from market.lake import put_atomic
 from market.sources import recorded
+from market.sources.archive_download import download, forget
+from market.sources.archive_listing import ARCHIVE_LISTING, ListingRefused, names
 
 BASE_URL = "https://data.binance.vision"
 _ROOT = "data/futures/um"
 _KEPT_FILES = 64
-_TIMEOUT_S = 60.0
-_ATTEMPTS = 4
-_PAUSE_S = 0.5
 
 
 class BinanceArchive:
@@ -41,14 +38,18 @@ class BinanceArchive:
     Parameters
     ----------
     location
-        A folder that mirrors the archive (`data/futures/um/…` below it), or its address. The archive cannot be
-        listed over HTTP, so at an address the coverage is not known (None).
+        A folder that mirrors the archive (`data/futures/um/…` below it), or its address. At an address the
+        coverage is not known (None).
     symbols
         The symbols to offer; a mirror offers all that it holds unless told otherwise.
     cache
-        Where files from an address are kept, as a mirror; by default `~/.cache/perpforge/archive`.
+        Where files from an address are kept, as a mirror; by default `~/.cache/perpforge/archive`, and beside it a
+        folder for each other address.
     pause
         How to wait, in seconds, before a download that failed is tried again.
+    listing
+        Where the store of an address can be listed; "auto": the venue's own store for the venue's own archive and
+        nowhere for any other address; empty for nowhere.
     """
 
     def __init__(
@@ -57,11 +58,15 @@ class BinanceArchive:
         symbols: tuple[str, ...] = (),
         cache: Path | None = None,
         pause: Callable[[float], None] = time.sleep,
+        listing: str = "auto",
     ) -> None:
         self.location = location.rstrip("/")
+        self._listing = listing
+        if listing == "auto":
+            self._listing = ARCHIVE_LISTING if self.location == BASE_URL else ""
         self._remote = self.location.startswith(("http://", "https://"))
         if self._remote:
-            self._mirror = cache or Path.home() / ".cache" / "perpforge" / "archive"
+            self._mirror = cache or _cache_of(self.location)
         else:
             self._mirror = Path(location)
             if not (self._mirror / _ROOT).is_dir():
@@ -140,6 +145,43 @@ class BinanceArchive:
         joined = np.concatenate(pieces) if pieces else funding_module.empty()
         return funding_module.between(joined, start_ms, end_ms)
 
+    def listed(self) -> tuple[str, ...]:
+        """The USDT perpetual contracts that the archive has klines of, those that are gone today among them.
+
+        Raises `ListingRefused` where the archive cannot be listed, with the reason.
+        """
+        found = self._listed() if not self._remote else self._folders()
+        return tuple(sorted(name for name in found if name.endswith("USDT") and name.isalnum()))
+
+    def labels(self, symbol: str, interval: str, since: str) -> set[str] | None:
+        """The days and months from the day `since` on that the archive has a zip of; None where it cannot be listed.
+
+        Raises `ListingRefused` where it could be listed but was not.
+        """
+        self._known(symbol)
+        if not self._remote or not self._listing:
+            return None
+        found = set[str]()
+        start, yesterday = f"{symbol}-{interval}-", date_of(day_start(since) - DAY_MS)
+        last_month = date_of(day_start(f"{since[:7]}-01") - DAY_MS)[:7]
+        for folder, before in (("monthly", last_month), ("daily", yesterday)):
+            # A tilde comes after everything that a name goes on with.
+            after = f"{start}{before}~"
+            for name in names(self._listing, f"{_ROOT}/{folder}/klines/{symbol}/{interval}/", self._pause, after):
+                if name.startswith(start) and name.endswith(".zip"):
+                    found.add(name.removeprefix(start).removesuffix(".zip"))
+        return found
+
+    def _folders(self) -> set[str]:
+        """The symbols by the store's own listing."""
+        if not self._listing:
+            raise ListingRefused(f"no listing of {self.location} is known")
+        prefixes = (f"{_ROOT}/{folder}/klines/" for folder in ("daily", "monthly"))
+        return {name.rstrip("/") for prefix in prefixes for name in self._names(prefix) if name[-1:] == "/"}
+
+    def _names(self, prefix: str) -> Iterator[str]:
+        return names(self._listing, prefix, self._pause)
+
     def _listed(self) -> set[str]:
         if self._remote:
             return set()
@@ -175,7 +217,8 @@ class BinanceArchive:
     def _content(self, path: str) -> bytes | None:
         """A file whose checksum was verified, or None if the archive lacks it.
 
-        What is downloaded is kept in the mirror, verified and whole, so that what was interrupted goes on after it.
+        What is downloaded is kept in the mirror, verified and whole. What breaks off is gone on with, also by another
+        run; a file whose pieces do not make what its checksum says is asked for once more, whole.
         """
         if path in self._missing_months:
             return None
@@ -188,36 +231,41 @@ class BinanceArchive:
             return content
         if not self._remote:
             return None
-        downloaded = self._download(path)
+        part = local.with_name(f".{local.name}.part")
+        downloaded = download(self._url(path), part, self._pause)
         if downloaded is None:
             # A missing day may be there tomorrow; a month that was missing once is read by days.
             self._missing_months |= {path} if path.startswith("monthly/klines/") else set()
+            forget(part)
             return None
-        checksum = self._download(f"{path}.CHECKSUM") or b""
-        _verify(local, downloaded, checksum.decode("utf-8", "replace"))
+        found = download(self._url(f"{path}.CHECKSUM"), None, self._pause)
+        checksum = found.content if found is not None else b""
+        content = downloaded.content
+        try:
+            _verify(local, content, checksum.decode("utf-8", "replace"))
+        except SourceUnreadable:
+            forget(part)
+            again = download(self._url(path), part, self._pause) if downloaded.pieced else None
+            if again is None:
+                raise
+            # The pieces were of different files: it is the whole one that counts.
+            forget(part)
+            content = again.content
+            _verify(local, content, checksum.decode("utf-8", "replace"))
         # The checksum first: a file that is there has been verified against the one beside it.
         put_atomic(fs.LocalFileSystem(), str(check), checksum)
-        put_atomic(fs.LocalFileSystem(), str(local), downloaded)
-        return downloaded
+        put_atomic(fs.LocalFileSystem(), str(local), content)
+        forget(part)
+        return content
 
-    def _download(self, path: str) -> bytes | None:
-        url = f"{self.location}/{_ROOT}/{quote(path)}"
-        attempt = 1
-        while True:
-            try:
-                with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - http or https, see above
-                    content: bytes = answer.read()
-                    return content
-            except urllib.error.HTTPError as error:
-                if error.code == 404:
-                    return None
-                reason, again = f"the server answered {error.code}", error.code >= 500 or error.code == 429
-            except (OSError, http.client.HTTPException) as error:
-                reason, again = str(error) or type(error).__name__, True
-            if not again or attempt >= _ATTEMPTS:
-                raise SourceUnreadable(url, reason)
-            self._pause(_PAUSE_S * 2 ** (attempt - 1))
-            attempt += 1
+    def _url(self, path: str) -> str:
+        return f"{self.location}/{_ROOT}/{quote(path)}"
+
+
+def _cache_of(location: str) -> Path:
+    """Where the files of an address are kept: those of another address are other files, even under the same names."""
+    name = "archive" if location == BASE_URL else f"archive-{re.sub('[^A-Za-z0-9.-]+', '_', location)}"
+    return Path.home() / ".cache" / "perpforge" / name
 
 
 def kline_path(symbol: str, label: str, interval: str = "1m") -> str:

@@ -13,6 +13,7 @@ from market.lake import Lake
 from market.sources import BarSource
 from market.sources.archive_ingest import ArchiveIngest, Report, ingest_funding
 from market.sources.archive_ingest import Progress as Done
+from market.sources.archive_listing import ListingRefused
 from market.sources.binance_archive import BinanceArchive
 from market.sources.binance_rest import BinanceRestSource
 from market.universe import archived_daily, members, rank_by_day, store_universe
@@ -22,7 +23,10 @@ SHOWN_GAPS = 10
 
 @dataclass(frozen=True)
 class HistoryPlan:
-    """What is wanted. Without `symbols` the `top` most traded of each day; without `rest` nothing is topped up."""
+    """What is wanted. Without `symbols` the `top` most traded of each day; without `rest` nothing is topped up.
+
+    `listing` is where the archive's store can be listed: see `BinanceArchive`.
+    """
 
     lake_uri: str
     archive: str
@@ -32,13 +36,14 @@ class HistoryPlan:
     symbols: tuple[str, ...]
     top: int
     again: bool
+    listing: str = "auto"
 
 
 def run_history(plan: HistoryPlan) -> int:
     """Do it, and say what it brought; 0, or 1 when a file could not be used."""
     console, lake = Console(), Lake(plan.lake_uri)
     rest = BinanceRestSource(plan.rest) if plan.rest else None
-    archive = BinanceArchive(plan.archive)
+    archive = BinanceArchive(plan.archive, listing=plan.listing)
     symbols = plan.symbols or _universe(console, plan, lake, archive, rest)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -61,7 +66,7 @@ def _universe(
     console: Console, plan: HistoryPlan, lake: Lake, archive: BinanceArchive, rest: BarSource | None
 ) -> tuple[str, ...]:
     """The universe of each day, stored; every symbol that is in any."""
-    candidates = archive.symbols() or (rest.symbols() if rest is not None else ())
+    candidates = archive.symbols() or _candidates(console, archive, rest)
     daily = archived_daily(archive, candidates, plan.start_ms - DAY_MS, plan.end_ms)
     days = dates(plan.start_ms, plan.end_ms)
     ranked = rank_by_day(daily, days, plan.top)
@@ -70,6 +75,18 @@ def _universe(
     chosen = members(ranked)
     console.print(f"universe: {len(chosen)} of {len(candidates)} symbols over {len(days)} days")
     return chosen
+
+
+def _candidates(console: Console, archive: BinanceArchive, rest: BarSource | None) -> tuple[str, ...]:
+    """Every symbol that the archive has had, else those of today."""
+    try:
+        return archive.listed()
+    except ListingRefused as error:
+        console.print(
+            f"universe: the archive could not be listed, {error}. Its candidates are the symbols that the venue lists "
+            "today: those that are gone are missing in it"
+        )
+        return rest.symbols() if rest is not None else ()
 
 
 def _tell(console: Console, report: Report, fundings: int) -> None:
