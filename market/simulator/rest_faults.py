@@ -97,14 +97,13 @@ class RestFaults:
         if fault.kind == "503_overload" and await _reduces_risk(request):
             return await handler(request)
         self._use(fault)
+        found = await handler(request) if fault.when == "after" else None
         if fault.kind == "ban":
             self._ban(request.remote or "", fault.seconds)
-            return await handler(request)
-        if fault.when == "after":
-            await handler(request)
+            return await handler(request)  # which is where the ban refuses it
         if fault.kind == "latency":
             await asyncio.sleep(fault.seconds)
-            return await handler(request)
+            return found or await handler(request)
         return _wrong(fault, request)
 
     def _due(self, request: web.Request) -> RestFault | None:

@@ -91,6 +91,23 @@ async def test_an_answer_may_lie_about_what_happened(kind: str, when: Any) -> No
         assert client.simulator.faults.done == {f"{kind}_{when}": 1}
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_answer_may_be_slow_and_an_order_is_done_once(when: Any) -> None:
+    async with exchange() as client:
+        client.simulator.ask(FaultRequest(rest=[RestFault("latency", "POST", ORDER, when, seconds=0.01)]))
+        await client.do("POST", ORDER, **MARKET_ORDER)
+        assert len(await client.do("GET", "/fapi/v1/userTrades", symbol="BTCUSDT")) == 1
+
+
+@pytest.mark.parametrize(("when", "done"), [("before", 0), ("after", 1)])
+async def test_a_ban_may_come_before_or_after_an_order(when: Any, done: int) -> None:
+    async with exchange(weight_limit=2_400) as client:
+        client.simulator.ask(FaultRequest(rest=[RestFault("ban", "POST", ORDER, when, seconds=60)]))
+        status, found = await client.ask("POST", ORDER, **MARKET_ORDER)
+        assert (status, found["code"]) == (418, -1003)
+        assert len(client.simulator.trading.venue.state.accounts["key"].trades) == done
+
+
 async def test_an_order_may_not_be_visible_yet() -> None:
     async with exchange() as client:
         client.simulator.ask(FaultRequest(rest=[RestFault("not_visible", "GET", ORDER, count=2)]))
