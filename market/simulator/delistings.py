@@ -14,11 +14,13 @@ from market.simulator.tape import Listing
 from market.simulator.venue.rules import rounded
 
 WINDOW_MS = 30 * MINUTE_MS
+RAGGED_MS = 15 * MINUTE_MS
+"""A recording that ends by so much before the longest has a ragged edge; its symbol has not left."""
 SECOND_MS = 1_000
 
 
 class Delistings:
-    """The symbols whose recording ends before the others' does.
+    """The symbols whose recording ends well before the longest does.
 
     Parameters
     ----------
@@ -28,7 +30,8 @@ class Delistings:
 
     def __init__(self, listings: Mapping[str, Listing], index: Callable[[str, int], Decimal | None]) -> None:
         last = max((listing.end_ms for listing in listings.values()), default=0)
-        self.ends = {symbol: listing.end_ms for symbol, listing in listings.items() if listing.end_ms < last}
+        ends = {symbol: listing.end_ms for symbol, listing in listings.items()}
+        self.ends = {symbol: end_ms for symbol, end_ms in ends.items() if end_ms < last - RAGGED_MS}
         self._begins = min(self.ends.values(), default=last) - WINDOW_MS
         self._index = index
         self._sums: dict[str, tuple[int, Decimal, int]] = {}

@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from market.bars import MINUTE_MS
+from market.simulator.delistings import Delistings
 from market.simulator.exchange_info import DELIVERY_MS
+from market.simulator.tape import Listing
 from tests.market.exchange_helpers import START, MemorySource, cut, taking
 from tests.market.private_helpers import Client, exchange, listening, settled
 
@@ -92,6 +94,34 @@ async def test_a_symbol_leaves() -> None:
         assert stated[-1]["E"] < END  # a symbol that has left has no mark price any more
         assert abs(float(stated[-1]["p"]) / float(done["L"]) - 1) < 1e-4
         assert max(event["E"] for event in last if event["e"] == "kline") < END + 3_000
+
+
+def test_a_ragged_edge_is_no_delisting() -> None:
+    def listing(end_ms: int) -> Listing:
+        return Listing(0, end_ms, 2, 1.0)
+
+    found = Delistings(
+        {"A": listing(END), "B": listing(END - 15 * MINUTE_MS), "C": listing(END - 16 * MINUTE_MS)}, price
+    )
+    assert found.ends == {"C": END - 16 * MINUTE_MS}
+    assert found.follow(END - 46 * MINUTE_MS) == found.ended(END - 17 * MINUTE_MS) == set()
+    assert found.follow(END - 30 * MINUTE_MS) == {"C"}
+    assert found.ended(END - 16 * MINUTE_MS) == {"C"}
+
+
+def price(symbol: str, time_ms: int) -> Decimal | None:
+    """Known in every other second."""
+    return Decimal(time_ms % 60_000) if time_ms % 2_000 == 0 else None
+
+
+def test_the_mean_is_of_the_seconds_that_are_known() -> None:
+    end = 60 * MINUTE_MS
+    found = Delistings({"A": Listing(0, 2 * end, 2, 1.0), "C": Listing(0, end, 2, 1.0)}, price)
+    assert found.mark("A", end) is None
+    assert found.mark("C", end - 30 * MINUTE_MS) is None
+    assert found.mark("C", end - 30 * MINUTE_MS + 1_999) is None
+    assert found.mark("C", end - 30 * MINUTE_MS + 4_999) == 3_000
+    assert found.mark("C", end) == found.mark("C", end + 99_999) == 29_000
 
 
 async def test_what_was_held_when_it_left_is_settled_after_a_restart(tmp_path: Any) -> None:
