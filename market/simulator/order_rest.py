@@ -62,6 +62,7 @@ class OrderRest:
             ("GET", "/fapi/v1/openOrders"): self.open_orders,
             ("GET", "/fapi/v1/allOrders"): self.all_orders,
             ("GET", "/fapi/v1/userTrades"): self.user_trades,
+            ("GET", "/fapi/v1/forceOrders"): self.forced_orders,
             ("POST", "/fapi/v1/algoOrder"): self.place_algo,
             ("DELETE", "/fapi/v1/algoOrder"): self.cancel_algo,
             ("DELETE", "/fapi/v1/algoOpenOrders"): self.cancel_algos,
@@ -180,6 +181,24 @@ class OrderRest:
             inside = [order for order in found if _within(order.created_ms, start, end)]
             rows = inside[-limit:] if start is None else inside[:limit]
         return Reply([order_row(order) for order in rows], weight=5)
+
+    def forced_orders(self, account: Account, asked: Parameters) -> Reply:
+        """`GET forceOrders`: the account's liquidations, of a symbol or all; of seven days unless times are given."""
+        symbol, limit = asked.optional("symbol") and self._symbol(asked), asked.limit(50, 100)
+        kind = asked.optional("autoCloseType")
+        if kind not in (None, "LIQUIDATION", "ADL"):
+            raise invalid("autoCloseType")
+        start, end = _span(asked)
+        since = self._trading.venue.now_ms - LONGEST_SPAN_MS if start is None else start
+        found = [
+            order_row(order)
+            for order in account.past_orders.values()
+            if order.type == "LIQUIDATION"
+            and kind != "ADL"
+            and symbol in (None, order.symbol)
+            and _within(order.created_ms, since, end)
+        ]
+        return Reply(found[-limit:], weight=20 if symbol else 50)
 
     def user_trades(self, account: Account, asked: Parameters) -> Reply:
         """`GET userTrades`: from fromId on, or within at most seven days; fromId excludes times."""

@@ -143,6 +143,12 @@ async def test_a_liquidation_is_told_to_everybody() -> None:
         assert told.order.time < told.event_time <= told.order.time + 1_000
         await client.simulator.step(1)
         assert len(events(taken, "btcusdt@forceOrder")) == 1
+        (row,) = await client.do("GET", "/fapi/v1/forceOrders", symbol="BTCUSDT")
+        assert (row["executedQty"], row["time"]) == (str(quantity), told.order.time)
+        assert len(await client.do("GET", "/fapi/v1/forceOrders", autoCloseType="LIQUIDATION")) == 1
+        assert await client.do("GET", "/fapi/v1/forceOrders", symbol="ETHUSDT") == []
+        assert await client.do("GET", "/fapi/v1/forceOrders", autoCloseType="ADL") == []
+        assert await client.refused("GET", "/fapi/v1/forceOrders", autoCloseType="OTHER") == -1130
 
 
 def test_of_one_second_only_the_largest_liquidation_is_told() -> None:
