@@ -55,6 +55,19 @@ _CSV_PLACE = re.compile(r"(?:CSV column #(?P<column>\d+): )?Row #(?P<line>\d+)")
 _FIRST_MICROSECOND = 100_000_000_000_000
 
 
+def _folders_with_klines(folder: Path) -> str:
+    """The folders inside that do hold klines of a minute, as the end of a sentence."""
+    inside = [each.name for each in sorted(folder.iterdir()) if each.is_dir() and _holds_minutes(each)]
+    return f"; name one of the folders in it that do: {', '.join(inside)}" if inside else ""
+
+
+def _holds_minutes(folder: Path) -> bool:
+    try:
+        return any((parsed := parse_name(path)) is not None and parsed[1] == "1m" for path in folder.iterdir())
+    except OSError:
+        return False  # a folder that may not be looked into is none to propose
+
+
 def parse_name(path: Path) -> tuple[str, str] | None:
     """Symbol and interval in the name of a recording, or None.
 
@@ -271,7 +284,9 @@ class RecordedMarket:
             if parsed and parsed[1] == "1m":
                 self._files.setdefault(parsed[0], []).append(path)
         if not self._files:
-            raise SourceUnreadable(str(folder), "it holds no file named SYMBOL-1m-….parquet, .csv or .zip")
+            raise SourceUnreadable(
+                str(folder), f"it holds no file named SYMBOL-1m-….parquet, .csv or .zip{_folders_with_klines(folder)}"
+            )
         resolved = folder.resolve()
         near = (resolved, resolved / "funding", resolved.parent / "funding", resolved.parent.parent / "funding")
         self._funding_folders = near if funding_folder is None else (funding_folder,)

@@ -266,3 +266,13 @@ def test_the_shared_recordings(shared_data: Path) -> None:
     assert fundings.size > 1000
     hourly = read(shared_data / "klines" / "um-1h" / "BTCUSDT-1h-um.parquet")
     assert (hourly["close_time"] - hourly["open_time"] == 3_600_000 - 1).all()
+
+
+def test_a_folder_of_recordings_names_the_folders_to_choose_from(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "BTCUSDT-1m-2026-02.parquet").touch()
+    with pytest.raises(SourceUnreadable, match=r"no file named .*; name one of the folders in it that do: b$"):
+        RecordedMarket(tmp_path)
+    with pytest.raises(SourceUnreadable, match=r"or \.zip$"):
+        RecordedMarket(tmp_path / "a")
