@@ -57,22 +57,28 @@ class DayWindow:
 
     def __init__(self, minutes: Bars) -> None:
         kept = minutes[-(DAY_MINUTES - 1) :]
-        self._bars = np.empty(DAY_MINUTES, dtype=BAR)
+        # Twice a day long, so that once in a day there is something to be moved, and not every minute.
+        self._bars = np.empty(2 * DAY_MINUTES, dtype=BAR)
         self._bars[: kept.size] = kept
-        self._count = kept.size
+        self._first, self._count = 0, kept.size
 
     def add(self, minute: Bars) -> None:
-        """One closed minute more; what the next minute would be more than a day away from is forgotten."""
-        oldest = int(minute["open_time"][0]) + 2 * MINUTE_MS - DAY_MS
-        gone = int(np.searchsorted(self._bars["open_time"][: self._count], oldest))
-        if gone:
-            self._bars[: self._count - gone] = self._bars[gone : self._count].copy()
-            self._count -= gone
+        """One closed minute more."""
+        if self._count == self._bars.size - 1:
+            kept = self._bars[self._first : self._count].copy()
+            self._bars[: kept.size] = kept
+            self._first, self._count = 0, kept.size
         self._bars[self._count] = minute[0]
         self._count += 1
+        self._forget(int(minute["open_time"][0]) + MINUTE_MS)
 
     def until(self, minute: Bars) -> DayNumbers:
         """The numbers of the day that ends with an unfinished minute."""
-        first = int(np.searchsorted(self._bars["open_time"][: self._count], int(minute["open_time"][0]) - DAY_MS + 1))
+        self._forget(int(minute["open_time"][0]))
         self._bars[self._count] = minute[0]
-        return day_numbers(self._bars[first : self._count + 1])
+        return day_numbers(self._bars[self._first : self._count + 1])
+
+    def _forget(self, minute: int) -> None:
+        """Minutes that are a day or more before one that opens at `minute` count no longer."""
+        while self._first < self._count and self._bars["open_time"][self._first] <= minute - DAY_MS:
+            self._first += 1

@@ -54,6 +54,8 @@ VALUES: dict[str, list[str]] = {
     "endTime": ["0", str(START + 60_000)],
     "fromId": ["0", "1"],
     "incomeType": ["COMMISSION"],
+    "autoCloseType": ["LIQUIDATION", "ADL", "X"],
+    "priceMatch": ["NONE", "OPPONENT", "QUEUE_20", "BEST"],
     "batchOrders": ["[]", "{}", "[1]", '[{"symbol":"BTCUSDT","side":"BUY","type":"MARKET","quantity":0.01}]', "[[]]"],
     "orderIdList": ["[1]", '["x"]', "[null]", "{"],
     "origClientOrderIdList": ['["a"]', "[[]]"],

@@ -16,7 +16,7 @@ from market.simulator.signed import Sent, VenueTime, authenticate, signature_of
 from market.simulator.trading import AccountSpec
 from market.simulator.venue.accounts import Account
 from market.simulator.venue.refusals import Refusal
-from tests.market.exchange_helpers import START, taking
+from tests.market.exchange_helpers import START
 from tests.market.private_helpers import exchange, listening, settled
 
 ACCOUNT = Account("key", "2b5eb11e18796d12d88f13dc27dbbd02c2cc51ff7059765ed9821957d82bb4d9")
@@ -398,19 +398,3 @@ async def test_accounts_do_not_see_each_other() -> None:
         assert len(await client.do("GET", "/fapi/v1/allOrders", symbol="BTCUSDT")) == 1
         client.key, client.secret = "key", "secret"
         assert await client.do("GET", "/fapi/v1/allOrders", symbol="BTCUSDT") == []
-
-
-async def test_a_connection_that_sends_too_much_is_closed() -> None:
-    async with exchange(weight_limit=2_400) as client, taking(client.simulator.ws_url + "/market/ws") as taken:
-        for number in range(11):
-            await taken.socket.send_str(f'{{"method":"LIST_SUBSCRIPTIONS","id":{number}}}')
-        await taken.ended.wait()
-        assert taken.socket.close_code == 1008
-        assert len(taken) == 10
-
-
-async def test_a_connection_holds_1024_streams() -> None:
-    async with exchange() as client, taking(client.simulator.ws_url + "/market/ws") as taken:
-        names = ",".join(f'"x{number}usdt@kline_1m"' for number in range(1024))
-        assert await taken.ask(f'{{"method":"SUBSCRIBE","params":[{names}],"id":1}}') == '{"result":null,"id":1}'
-        assert '"code":2' in await taken.ask('{"method":"SUBSCRIBE","params":["btcusdt@kline_1m"],"id":2}')

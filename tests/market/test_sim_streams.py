@@ -7,11 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from market.bars import DAY_MS, MINUTE_MS
+from market.bars import BAR, DAY_MS, MINUTE_MS
 from market.binance.public_events import DayTicker, Liquidation, parse_public
 from market.binance.streams import route
+from market.simulator.day import DayWindow
 from market.simulator.faults import BarName, FaultRequest
 from market.simulator.forced_orders import ForcedOrders
 from market.simulator.trading import AccountSpec
@@ -73,22 +77,6 @@ async def test_a_ticker_tells_the_last_day_as_rest_does() -> None:
         bars["volume"].sum() + MARKET.klines("BTCUSDT", minute, minute + 1)["volume"][0], abs=bars["volume"].max()
     )
     assert parsed.close_time == parsed.event_time == minute + 59_000
-
-
-async def test_a_ticker_and_rest_agree_at_one_moment() -> None:
-    """A day after the start nothing is left of what the window began with."""
-    async with exchange() as client, taking(combined(client, "market", "ethusdt@ticker")) as taken:
-        await client.simulator.step(1_450)
-        told = events(taken, "ethusdt@ticker")[-1]
-        simulator = client.simulator
-        past = await simulator._player._tickers._past.klines(
-            "ETHUSDT", "1m", told["E"] // MINUTE_MS * MINUTE_MS - DAY_MS + MINUTE_MS, None, 1440, told["E"]
-        )
-    assert past.size == 1440
-    assert (float(told["o"]), told["O"]) == (past["open"][0], past["open_time"][0])
-    assert (float(told["h"]), float(told["l"])) == (past["high"].max(), past["low"].min())
-    assert float(told["v"]) == pytest.approx(past["volume"].sum())
-    assert told["n"] == past["trades"].sum()
 
 
 async def test_continuous_klines_are_the_klines_of_the_pair() -> None:
@@ -171,3 +159,37 @@ def test_of_one_second_only_the_largest_liquidation_is_told() -> None:
     assert told.keys() == {"btcusdt@forceOrder", "ethusdt@forceOrder", "!forceOrder@arr"}
     assert public.messages(1_000) == {}
     assert [msgspec.json.decode(event)["o"]["q"] for event in public.messages(2_500)["btcusdt@forceOrder"]] == ["9"]
+
+
+async def test_a_connection_that_sends_too_much_is_closed() -> None:
+    async with exchange(weight_limit=2_400) as client, taking(client.simulator.ws_url + "/market/ws") as taken:
+        for number in range(11):
+            await taken.socket.send_str(f'{{"method":"LIST_SUBSCRIPTIONS","id":{number}}}')
+        await taken.ended.wait()
+        assert taken.socket.close_code == 1008
+        assert len(taken) == 10
+
+
+async def test_a_connection_holds_1024_streams() -> None:
+    async with exchange() as client, taking(client.simulator.ws_url + "/market/ws") as taken:
+        names = ",".join(f'"x{number}usdt@kline_1m"' for number in range(1024))
+        assert await taken.ask(f'{{"method":"SUBSCRIBE","params":[{names}],"id":1}}') == '{"result":null,"id":1}'
+        assert '"code":2' in await taken.ask('{"method":"SUBSCRIBE","params":["btcusdt@kline_1m"],"id":2}')
+
+
+@settings(max_examples=20, deadline=None)
+@given(gaps=st.lists(st.integers(1, 900), min_size=1, max_size=30), before=st.integers(0, 3_000))
+def test_a_day_is_the_last_1440_minutes_whatever_is_missing(gaps: list[int], before: int) -> None:
+    """Against every bar kept: minutes are missing, and the window is moved many times over."""
+    times = np.concatenate([np.arange(before), before + np.cumsum(np.repeat(gaps, 40))]) * MINUTE_MS
+    bars = np.zeros(times.size, dtype=BAR)
+    bars["open_time"], bars["trades"] = times, 1.0
+    for name in ("open", "high", "low", "close", "volume", "quote_volume"):
+        bars[name] = np.arange(times.size) + 1.0
+    window = DayWindow(bars[:before])
+    for i in range(before, times.size):
+        found = window.until(bars[i : i + 1])
+        inside = bars[: i + 1][bars["open_time"][: i + 1] > times[i] - DAY_MS]
+        assert (found.open_time, found.trades) == (inside["open_time"][0], inside.size)
+        assert float(found.volume) == inside["volume"].sum()
+        window.add(bars[i : i + 1])
