@@ -51,7 +51,7 @@ class RestFault(Struct, forbid_unknown_fields=True):
     """The next `count` requests whose method and path fit go wrong.
 
     method: any when empty. path: the beginning of the path, any when empty. when: before the request is carried out,
-    or after, so that it has happened all the same.
+    or after, so that it has happened all the same; either way it happens once at most.
     """
 
     kind: str
@@ -77,10 +77,12 @@ class RestFaults:
         return sum(fault.count for fault in self._pending)
 
     def add(self, faults: list[RestFault]) -> None:
-        """Take faults in; `ValueError` for one that there is not."""
+        """Take faults in; `ValueError` for one that there is not, or a ban of no length."""
         for fault in faults:
             if fault.kind not in KINDS:
                 raise ValueError(f"unknown REST fault {fault.kind!r}: use one of {', '.join(KINDS)}")
+            if fault.kind == "ban" and fault.seconds <= 0:
+                raise ValueError("a ban needs its length in seconds")
         self._pending += faults
 
     def clear(self) -> None:
@@ -97,13 +99,13 @@ class RestFaults:
         if fault.kind == "503_overload" and await _reduces_risk(request):
             return await handler(request)
         self._use(fault)
-        found = await handler(request) if fault.when == "after" else None
-        if fault.kind == "ban":
-            self._ban(request.remote or "", fault.seconds)
-            return await handler(request)  # which is where the ban refuses it
+        done = await handler(request) if fault.when == "after" else None
         if fault.kind == "latency":
             await asyncio.sleep(fault.seconds)
-            return found or await handler(request)
+            return await handler(request) if done is None else done
+        if fault.kind == "ban":
+            self._ban(request.remote or "", fault.seconds)
+            return await handler(request)  # who is banned is refused before anything is done
         return _wrong(fault, request)
 
     def _due(self, request: web.Request) -> RestFault | None:

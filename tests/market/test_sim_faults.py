@@ -17,11 +17,12 @@ from market.simulator.fault_plan import DEFAULT_KINDS, At, FaultPlan, read_plan
 from market.simulator.faults import FaultRequest
 from market.simulator.limits import LimitExceeded, Limits
 from market.simulator.options import Options, read_state
-from market.simulator.rest_faults import JSON_ANSWERS, RestFault
+from market.simulator.rest_faults import JSON_ANSWERS, PAGES, RestFault, RestFaults
+from market.simulator.rest_faults import KINDS as REST_KINDS
 from market.simulator.server import Simulator
 from market.simulator.stream_faults import StreamFault
 from tests.market.exchange_helpers import MARKET, START, closed_of, post, taking
-from tests.market.private_helpers import Client, exchange, listening, settled
+from tests.market.private_helpers import KEY, Client, exchange, listening, settled
 
 ORDER = "/fapi/v1/order"
 MARKET_ORDER = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.01"}
@@ -126,13 +127,29 @@ async def test_overload_spares_what_reduces_risk() -> None:
         assert await client.refused("DELETE", ORDER, symbol="BTCUSDT", orderId=9) == -2011
 
 
+@pytest.mark.parametrize("kind", REST_KINDS)
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_connection_may_end_without_an_answer(when: Any) -> None:
+async def test_a_request_is_carried_out_once_or_not_at_all(kind: str, when: Any) -> None:
+    """Before: not at all, but for latency, which only delays. After: once, whatever is answered."""
     async with exchange() as client:
-        client.simulator.ask(FaultRequest(rest=[RestFault("no_answer", "POST", ORDER, when)]))
-        with pytest.raises(aiohttp.ClientError):
-            await client.ask("POST", ORDER, **MARKET_ORDER)
-        assert len(await client.do("GET", "/fapi/v1/userTrades", symbol="BTCUSDT")) == (when == "after")
+        seconds = 3600.0 if kind == "ban" else 0.001
+        client.simulator.ask(FaultRequest(rest=[RestFault(kind, "POST", ORDER, when, seconds=seconds)]))
+        try:
+            status = (await client.ask("POST", ORDER, **MARKET_ORDER))[0]
+        except aiohttp.ClientError:
+            assert kind == "no_answer"
+        except msgspec.DecodeError:
+            assert kind in PAGES
+        else:
+            assert status == {"latency": 200, "ban": 418}.get(kind) or status == JSON_ANSWERS[kind][0]
+        fills = [trade.quantity for trade in client.simulator.trading.venue.state.accounts[KEY].trades]
+        assert fills == ([Decimal("0.01")] if when == "after" or kind == "latency" else [])
+        assert client.simulator.faults.done == {f"{kind}_{when}": 1}
+
+
+def test_a_ban_without_a_length_is_told() -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        RestFaults(lambda name: None, lambda address, seconds: None).add([RestFault("ban")])
 
 
 @pytest.mark.parametrize("kind", ["500", "502", "504", "firewall"])
