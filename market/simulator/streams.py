@@ -100,7 +100,8 @@ class Hub:
             frames = wrapped if connection.combined else raw
             if not frames:
                 frames.update(framed(messages, connection.combined))
-            connection.write(b"".join([frames[name] for name in connection.names if name in frames]))
+            told = [frames[name] for name, stream in connection.names.items() if stream is not None and name in frames]
+            connection.write(b"".join(told))
 
     def _spoilt(self, messages: Mapping[str, list[bytes]]) -> dict[str, list[bytes]]:
         public = {name for name in messages if (stream := self.wanted.get(name)) and stream.kind in PUBLIC_KINDS}

@@ -314,6 +314,19 @@ async def test_the_wrong_route_accepts_and_is_silent(route: str) -> None:
         assert (await get(simulator.url + "/simulator/clock"))["consumers"] == 1
 
 
+async def test_a_connection_with_a_right_stream_is_silent_about_a_wrong_one() -> None:
+    """What one connection has on its route is not told to another that named it on the wrong one."""
+    names = "btcusdt@kline_1m/btcusdt@bookTicker"
+    async with (
+        Simulator(MARKET, START, stepped=True, consumers=2) as simulator,
+        taking(f"{simulator.ws_url}/public/stream?streams={names}") as public,
+        taking(f"{simulator.ws_url}/market/stream?streams={names}") as market,
+    ):
+        await simulator.step(2)
+        assert {json.loads(message)["stream"] for message in public} == {"btcusdt@bookTicker"}
+        assert {json.loads(message)["stream"] for message in market} == {"btcusdt@kline_1m"}
+
+
 # --- the future -----------------------------------------------------------------------------------------------------
 
 
