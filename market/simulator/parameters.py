@@ -11,7 +11,9 @@ from market.simulator.venue.orders import OrderRequest, Side, WorkingType
 from market.simulator.venue.positions import PositionSide
 from market.simulator.venue.refusals import Refusal, invalid, missing
 
-DECIMAL = re.compile(r"-?\d{1,20}(\.\d{1,20})?")
+DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
+INTEGER = re.compile(r"-?[0-9]{1,19}")
+LARGEST = 2**63 - 1
 SELF_TRADE_MODES = ("NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH")
 POSITION_SIDES = ("BOTH", "LONG", "SHORT")
 
@@ -46,14 +48,13 @@ class Parameters(Mapping[str, str]):
         return found
 
     def integer(self, name: str) -> int | None:
-        """An optional whole number."""
+        """An optional whole number of 64 bits."""
         found = self._values.get(name)
         if found is None or found == "":
             return None
-        try:
-            return int(found)
-        except ValueError:
-            raise missing(name) from None
+        if not INTEGER.fullmatch(found) or abs(int(found)) > LARGEST:
+            raise missing(name)
+        return int(found)
 
     def number(self, name: str) -> Decimal | None:
         """An optional decimal."""

@@ -43,7 +43,7 @@ class PrivateRest:
 
     def _signed(self, call: Call) -> Handler:
         async def handler(request: web.Request) -> web.StreamResponse:
-            body = (await request.read()).decode("utf-8", "replace")
+            body = (await request.read()).decode("utf-8", "surrogateescape")
             sent = Sent(request.raw_path.partition("?")[2], body, request.headers.get("X-MBX-APIKEY"))
             account, asked = authenticate(sent, self._trading.venue.state.accounts, self._time)
             count = order_count(request.method, request.path, asked)

@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from market.simulator.parameters import Parameters
 from market.simulator.venue.accounts import Account
@@ -24,7 +24,7 @@ SYNC_HORIZON_S = 60.0
 
 
 class Sent(NamedTuple):
-    """A request as it came: query and body are the literal texts."""
+    """A request as it came: query and body are the literal texts, bytes that are not UTF-8 as surrogates."""
 
     query: str
     body: str
@@ -32,9 +32,14 @@ class Sent(NamedTuple):
 
     def parameters(self) -> Parameters:
         """Query and body together; what is in both is taken from the query."""
-        values = dict(parse_qsl(self.body, keep_blank_values=True))
-        values.update(parse_qsl(self.query, keep_blank_values=True))
+        values = dict(parse_qsl(_readable(self.body), keep_blank_values=True))
+        values.update(parse_qsl(_readable(self.query), keep_blank_values=True))
         return Parameters(values)
+
+
+def _readable(text: str) -> str:
+    """The text with a replacement character for each byte that is not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class VenueTime:
@@ -83,7 +88,8 @@ def signature_of(account: Account, payload: str) -> str:
     >>> signature_of(Account("key", secret), query + "&recvWindow=5000&timestamp=1591702613943")
     '3c661234138461fcc7a7d8746c6558c9842d4e10870d2ecbedf7777cad694af9'
     """
-    return hmac.new(account.secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
+    literal = payload.encode("utf-8", "surrogateescape")
+    return hmac.new(account.secret.encode(), literal, hashlib.sha256).hexdigest()
 
 
 def owner_of(accounts: Mapping[str, Account], key: str | None) -> Account:
@@ -125,6 +131,8 @@ def authenticate(sent: Sent, accounts: Mapping[str, Account], time: VenueTime) -
 
 
 def _genuine(account: Account, payload: str, signature: str) -> bool:
+    if not signature.isascii():
+        return False
     if not account.secret.startswith(PUBLIC_KEY):
         return hmac.compare_digest(signature_of(account, payload), signature.lower())
     from cryptography.exceptions import InvalidSignature
@@ -135,7 +143,9 @@ def _genuine(account: Account, payload: str, signature: str) -> bool:
     if not isinstance(public, Ed25519PublicKey):
         return False
     try:
-        public.verify(base64.b64decode(unquote(signature), validate=True), payload.encode())
+        # Percent-encoded, it may still be anything: as bytes, what is not base64 is one kind of error.
+        given = base64.b64decode(unquote_to_bytes(signature), validate=True)
+        public.verify(given, payload.encode("utf-8", "surrogateescape"))
     except (InvalidSignature, binascii.Error):
         return False
     return True
