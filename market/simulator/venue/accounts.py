@@ -21,6 +21,24 @@ class SymbolSettings(Struct):
     isolated: bool = False
 
 
+class MarginFlows(Struct):
+    """What has gone into the isolated margin of one position, and out of it, USDT."""
+
+    set_aside: Decimal = ZERO
+    """By fills that opened."""
+    freed: Decimal = ZERO
+    """By fills that closed."""
+    moved: Decimal = ZERO
+    """By the account's owner; taken away is negative."""
+    funded: Decimal = ZERO
+    """By fundings; paid is negative."""
+
+    @property
+    def left(self) -> Decimal:
+        """What there has to be."""
+        return self.set_aside - self.freed + self.moved + self.funded
+
+
 class Totals(Struct):
     """Sums over the account's life, kept apart from what they explain, so that one can be held against the other."""
 
@@ -34,6 +52,12 @@ class Totals(Struct):
     """Received from the insurance fund; paid to it is negative."""
     income: Decimal = ZERO
     """Σ of the income record."""
+    margins: dict[str, MarginFlows] = field(default_factory=dict)
+    """Of each position that ever had isolated margin."""
+
+    def margin_of(self, position: Position) -> MarginFlows:
+        """The flows of a position, made when they are first asked for."""
+        return self.margins.setdefault(f"{position.symbol}|{position.side}", MarginFlows())
 
 
 class Account(Struct):

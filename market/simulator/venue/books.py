@@ -70,6 +70,9 @@ def _check_account(account: Account) -> None:
         _hold(f"{what}: isolated margin is not negative", position.isolated_wallet >= 0)
         isolated = position.quantity and account.is_isolated(position.symbol)
         _hold(f"{what}: isolated margin only where it is isolated", bool(isolated) or not position.isolated_wallet)
+        flows = totals.margins.get(key)
+        margin = flows.left if flows else ZERO
+        _equal(f"{what}: isolated margin against what went in and out", position.isolated_wallet, margin)
     for order in account.open_orders.values():
         _hold(f"{name}: order {order.id} is open", order.working and ZERO <= order.executed < order.quantity)
     _check_fills(account, name)

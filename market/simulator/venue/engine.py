@@ -185,7 +185,9 @@ class Venue:
         isolated = account.is_isolated(position.symbol)
         if isolated:
             # What the position's margin cannot pay comes out of the rest of the wallet.
-            position.isolated_wallet = max(ZERO, position.isolated_wallet + amount)
+            part = max(amount, -position.isolated_wallet)
+            position.isolated_wallet += part
+            account.totals.margin_of(position).funded += part
         changed = (position,) if isolated else ()
         self.emit(account_update(account, "FUNDING_FEE", changed, amount, self.market, self.now_ms))
 

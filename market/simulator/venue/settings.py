@@ -91,5 +91,6 @@ def move_margin(venue: Venue, account: Account, symbol: str, side: PositionSide,
     if amount < 0 and (left < 0 or left + min(ZERO, position.unrealized(mark)) < needed):
         raise Refusal(-4051)
     position.isolated_wallet = left
+    account.totals.margin_of(position).moved += amount
     venue.emit(account_update(account, "MARGIN_TRANSFER", (position,), ZERO, venue.market, venue.now_ms))
     venue.check()
