@@ -127,6 +127,8 @@ class Connection:
         """Pings since the last answer."""
         self.combined = combined
         self.names: dict[str, Stream | None] = {}
+        self.muted: set[str] = set()
+        """Streams that stay silent however often they are subscribed to, on demand."""
         self.transport = transport
         self._rows = rows
 
@@ -144,7 +146,13 @@ class Connection:
         """Add streams. On the wrong route, or for an unknown name, the venue says nothing and sends nothing."""
         for name in names:
             if name:
-                self.names[name] = parse_stream(name, self._rows, self.route)
+                self.names[name] = None if name in self.muted else parse_stream(name, self._rows, self.route)
+
+    def silence(self, name: str, *, for_good: bool) -> None:
+        """Say no more on a stream: until it is subscribed to again, or for good."""
+        self.names[name] = None
+        if for_good:
+            self.muted.add(name)
 
     def write(self, data: bytes) -> None:
         """Send bytes that are already framed; silently nothing when the connection is going down."""

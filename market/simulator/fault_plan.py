@@ -10,26 +10,30 @@ from msgspec import Struct
 
 from market.bars import MINUTE_MS
 from market.simulator.clock import SimulationFailed
-from market.simulator.faults import BarName, FaultRequest
+from market.simulator.faults import KINDS as CORRUPTIONS
+from market.simulator.faults import BarName, Corruption, FaultRequest
 from market.simulator.rest_faults import KINDS as REST_KINDS
-from market.simulator.rest_faults import RestFault
+from market.simulator.rest_faults import RestFault, When
 from market.simulator.stream_faults import KINDS as STREAM_KINDS
 from market.simulator.stream_faults import StreamFault
 
-BAR_KINDS = ("drop_closed", "duplicate_closed", "late_closed")
-OTHER_KINDS = ("disconnect", "expire_listen_keys")
+BAR_KINDS = ("drop_closed", "duplicate_closed", "late_closed", "revise_closed", "corrupt")
+OTHER_KINDS = ("disconnect", "restart", "expire_listen_keys")
 DEFAULT_KINDS = {
-    **dict.fromkeys(BAR_KINDS, 4.0),
-    "stream:duplicate": 2.0,
-    "stream:cut": 1.0,
-    "stream:half_open": 0.5,
-    "rest:503_unavailable": 1.0,
-    "rest:503_internal": 1.0,
-    "rest:502": 1.0,
-    "rest:no_answer": 1.0,
-    "disconnect": 0.5,
-    "expire_listen_keys": 0.5,
+    **dict.fromkeys(BAR_KINDS, 3.0),
+    **dict.fromkeys(("stream:drop", "stream:duplicate", "stream:reorder", "stream:silence"), 1.0),
+    **dict.fromkeys(("stream:cut", "stream:half_open", "stream:mute", "stream:end"), 0.5),
+    **dict.fromkeys(("rest:503_unknown", "rest:503_unavailable", "rest:503_internal", "rest:503_overload"), 1.0),
+    **dict.fromkeys(("rest:500", "rest:502", "rest:504", "rest:timeout", "rest:unexpected_response"), 1.0),
+    **dict.fromkeys(("rest:no_answer", "rest:latency", "rest:too_many_requests"), 1.0),
+    **dict.fromkeys(("disconnect", "expire_listen_keys"), 0.5),
+    "restart": 0.25,
 }
+"""Every kind that a client recovers from by itself, with its weight."""
+
+SECONDS = {"latency": 0.05, "too_many_requests": 1.0, "ban": 0.05}
+"""How long those REST faults last that last, of the wall clock."""
+RESTART_S = 0.02
 
 
 class At(Struct, forbid_unknown_fields=True):
@@ -43,8 +47,9 @@ class FaultPlan(Struct, forbid_unknown_fields=True):
     """Faults over simulated time.
 
     at: at given minutes. per_minute: how many are drawn at random in a simulated minute, on average. seed: the same
-    seed is the same plan. kinds: weights of what is drawn; names of bar faults, `stream:KIND`, `rest:KIND`,
-    `disconnect`, `expire_listen_keys`.
+    seed is the same plan. kinds: weights of what is drawn; names of bar faults, `stream:KIND` (of market streams),
+    `rest:KIND` (half of them before the request is carried out, half after), `disconnect`, `restart`,
+    `expire_listen_keys`. Bars and streams are those of a symbol that is drawn too.
     """
 
     seed: int = 0
@@ -75,19 +80,24 @@ class FaultPlan(Struct, forbid_unknown_fields=True):
             names, weights = list(self.kinds), np.array(list(self.kinds.values()))
             for _ in range(int(rng.poisson(self.per_minute))):
                 kind = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-                found.append(_request(kind, BarName(symbols[int(rng.integers(len(symbols)))], open_time)))
+                found.append(_request(kind, BarName(symbols[int(rng.integers(len(symbols)))], open_time), rng))
         return found
 
 
-def _request(kind: str, bar: BarName) -> FaultRequest:
+def _request(kind: str, bar: BarName, rng: np.random.Generator) -> FaultRequest:
     family, _, name = kind.partition(":")
+    if kind == "corrupt":
+        spoilt = tuple(CORRUPTIONS)[int(rng.integers(len(CORRUPTIONS)))]
+        return FaultRequest(corrupt=[Corruption(bar.symbol, bar.open_time, spoilt)])
     if kind in BAR_KINDS:
         return msgspec.convert({kind: [{"symbol": bar.symbol, "open_time": bar.open_time}]}, FaultRequest)
     if family == "stream":
-        return FaultRequest(stream=[StreamFault(name)])
+        whole = name in ("cut", "half_open", "end")
+        return FaultRequest(stream=[StreamFault(name, name="" if whole else f"{bar.symbol.lower()}@")])
     if family == "rest":
-        return FaultRequest(rest=[RestFault(name)])
-    return msgspec.convert({kind: True}, FaultRequest)
+        when: When = "after" if rng.integers(2) else "before"
+        return FaultRequest(rest=[RestFault(name, when=when, seconds=SECONDS.get(name, 0.0))])
+    return msgspec.convert({kind: RESTART_S if kind == "restart" else True}, FaultRequest)
 
 
 def read_plan(path: Path) -> FaultPlan:

@@ -25,8 +25,7 @@ from market.simulator.public_rest import PublicRest
 from market.simulator.rest import Rest
 from market.simulator.rest_faults import RestFaults
 from market.simulator.signed import VenueTime
-from market.simulator.stream_faults import KINDS as STREAM_KINDS
-from market.simulator.stream_faults import Route, StreamFaults
+from market.simulator.stream_faults import OF_MESSAGES, Route, StreamFaults
 from market.simulator.streams import Hub
 from market.simulator.tape import Past, Reader, Tape, read_listings
 from market.simulator.trading import Trading
@@ -190,8 +189,7 @@ class Simulator:
     def ask(self, wish: FaultRequest, address: str = "127.0.0.1") -> None:
         """Let something go wrong; `ValueError` for what there is not. `address` is the IP that asks."""
         for fault in wish.stream:
-            if fault.kind not in STREAM_KINDS:
-                raise ValueError(f"unknown stream fault {fault.kind!r}: use one of {', '.join(STREAM_KINDS)}")
+            fault.check()
         for symbol in (*wish.liquidity, *wish.mark):
             if symbol not in self.trading.rules:
                 raise ValueError(f"unknown symbol {symbol!r}")
@@ -201,11 +199,11 @@ class Simulator:
         self.rest_faults.add(wish.rest)
         self.faults.add(wish)
         for fault in wish.stream:
-            if fault.kind in ("cut", "half_open"):
-                for _ in range(self.hub.break_connections(fault)):
-                    self.faults.count(f"stream_{fault.kind}")
-            else:
+            if fault.kind in OF_MESSAGES:
                 self.stream_faults.add(fault)
+            else:
+                for _ in range(self.hub.strike(fault)):
+                    self.faults.count(f"stream_{fault.kind}")
         self._set_conditions(wish, address)
         if wish.disconnect and self.hub.cut():
             self.faults.count("disconnect")

@@ -13,22 +13,36 @@ KINDS: dict[str, str] = {
     "drop": "the message is never sent",
     "duplicate": "the message is sent twice",
     "reorder": "the message is sent after the next one of its stream",
+    "silence": "the stream says nothing more on its connection until it is subscribed to again",
+    "mute": "the stream says nothing more on its connection, subscribed to again or not",
     "half_open": "the connection stays, but nothing comes through it any more",
     "cut": "the connection is cut, without a closing handshake",
+    "end": "the connection is closed as after its 24 hours",
 }
 """What `StreamFault.kind` may be."""
 
+OF_MESSAGES = ("drop", "duplicate", "reorder")
+"""Kinds that wait for a message; the others happen at once, to what there is then."""
+
 
 class StreamFault(Struct, forbid_unknown_fields=True):
-    """The next `count` messages (or connections) that fit go wrong.
+    """The next `count` messages (or subscriptions, or connections) that fit go wrong.
 
-    route: market, public or private. name: the beginning of the stream's name; of the event's type on private.
+    route: market, public or private. name: the beginning of the stream's name; of the event's type on private. Whole
+    connections have no name, and `silence` and `mute` are of market and public streams.
     """
 
     kind: str
     route: Route = "market"
     name: str = ""
     count: int = 1
+
+    def check(self) -> None:
+        """`ValueError` for a kind that there is not, or not on this route."""
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown stream fault {self.kind!r}: use one of {', '.join(KINDS)}")
+        if self.kind in ("silence", "mute") and self.route not in ("market", "public"):
+            raise ValueError(f"{self.kind} is of market and public streams; on {self.route} use half_open")
 
 
 class StreamFaults:

@@ -133,15 +133,32 @@ class Hub:
                 if connection.route == "private" and key in connection.names:
                     connection.write(enveloped(key, body, connection.combined))
 
-    def break_connections(self, fault: StreamFault) -> int:
-        """Make the first `count` connections of a route half-open, or cut them; returns how many."""
+    def strike(self, fault: StreamFault) -> int:
+        """Let a fault of subscriptions or connections happen to the first `count` that there are; returns how many."""
+        if fault.kind in ("silence", "mute"):
+            return self._silence(fault)
         chosen = [each for each in self._connections if each.route == fault.route and not each.half_open][: fault.count]
         for connection in chosen:
             if fault.kind == "cut":
                 connection.transport.abort()
+            elif fault.kind == "end":
+                _end(connection)
             else:
                 connection.half_open = True
                 self._awaited.pop(connection, None)
+        self._subscriptions_changed()
+        return len(chosen)
+
+    def _silence(self, fault: StreamFault) -> int:
+        chosen = [
+            (connection, name)
+            for connection in self._connections
+            if connection.route == fault.route and not connection.half_open
+            for name, stream in connection.names.items()
+            if stream is not None and name.startswith(fault.name)
+        ][: fault.count]
+        for connection, name in chosen:
+            connection.silence(name, for_good=fault.kind == "mute")
         self._subscriptions_changed()
         return len(chosen)
 
@@ -149,8 +166,7 @@ class Hub:
         """Close connections that were opened before a time; returns how many."""
         old = [connection for connection in self._connections if connection.opened_ms < before_ms]
         for connection in old:
-            connection.write(frame((1008).to_bytes(2) + b"disconnected", CLOSE_FRAME))
-            connection.transport.close()
+            _end(connection)
         return len(old)
 
     def ping(self, sequence: int) -> None:
@@ -244,3 +260,9 @@ class Hub:
         """Wake everybody who waits for a change."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()
+
+
+def _end(connection: Connection) -> None:
+    """Close a connection as the venue does after 24 hours."""
+    connection.write(frame((1008).to_bytes(2) + b"disconnected", CLOSE_FRAME))
+    connection.transport.close()

@@ -13,7 +13,8 @@ import pytest
 
 from market.bars import MINUTE_MS
 from market.simulator.clock import SimulationFailed
-from market.simulator.fault_plan import DEFAULT_KINDS, At, FaultPlan, read_plan
+from market.simulator.fault_plan import BAR_KINDS, DEFAULT_KINDS, At, FaultPlan, read_plan
+from market.simulator.faults import KINDS as CORRUPTIONS
 from market.simulator.faults import FaultRequest
 from market.simulator.limits import LimitExceeded, Limits
 from market.simulator.options import Options, read_state
@@ -254,6 +255,43 @@ async def test_a_half_open_connection_says_nothing_and_holds_nobody_up() -> None
             await second.ended.wait()
 
 
+@pytest.mark.parametrize(("kind", "heals"), [("silence", True), ("mute", False)])
+async def test_a_stream_may_fall_silent_on_its_connection(kind: str, heals: bool) -> None:
+    names = ["btcusdt@kline_1m", "ethusdt@kline_1m"]
+
+    async with exchange() as client, taking(client.simulator.ws_url + "/market/ws/" + "/".join(names)) as taken:
+        step = client.simulator.step
+
+        def told() -> set[str]:
+            found = {msgspec.json.decode(text)["s"] for text in taken if '"s"' in text}
+            taken.clear()
+            return found
+
+        await step(1)
+        assert told() == {"BTCUSDT", "ETHUSDT"}
+        client.simulator.ask(FaultRequest(stream=[StreamFault(kind, name="btcusdt@")]))
+        await step(1)
+        assert told() == {"ETHUSDT"}
+        assert msgspec.json.decode(await taken.ask('{"method":"LIST_SUBSCRIPTIONS","id":1}'))["result"] == names
+        for method in ("UNSUBSCRIBE", "SUBSCRIBE"):
+            asked = f'{{"method":"{method}","params":["btcusdt@kline_1m"],"id":2}}'
+            assert await taken.ask(asked) == '{"result":null,"id":2}'
+        await step(1)
+        assert told() == ({"BTCUSDT", "ETHUSDT"} if heals else {"ETHUSDT"})
+        async with taking(client.simulator.ws_url + "/market/ws/btcusdt@kline_1m") as anew:
+            await step(1)
+            assert len(closed_of(anew, "BTCUSDT")) == 1
+        assert client.simulator.faults.done == {f"stream_{kind}": 1}
+
+
+async def test_a_connection_may_be_closed_as_after_a_day() -> None:
+    async with exchange() as client, taking(client.simulator.ws_url + "/market/ws/btcusdt@kline_1m") as taken:
+        client.simulator.ask(FaultRequest(stream=[StreamFault("end")]))
+        await taken.ended.wait()
+        assert taken.socket.close_code == 1008
+        assert client.simulator.faults.done == {"stream_end": 1}
+
+
 async def test_a_restart_keeps_the_state_and_takes_nothing_meanwhile() -> None:
     async with exchange() as client, listening(client) as taken:
         await client.order("BUY", "MARKET", "0.01")
@@ -308,6 +346,22 @@ async def test_a_plan_is_the_same_for_the_same_seed_and_happens() -> None:
         assert client.simulator.pending_faults + sum(client.simulator.faults.done.values()) > 5
 
 
+def test_a_plan_draws_every_kind_of_every_symbol() -> None:
+    kinds = {**DEFAULT_KINDS, "rest:ban": 1.0}
+    plan = FaultPlan(seed=5, per_minute=3.0, kinds=kinds)
+    wishes = [wish for i in range(2_000) for wish in plan.of_minute(i, START + i * MINUTE_MS, ("AUSDT", "BUSDT"))]
+    rest = {(fault.kind, fault.when) for wish in wishes for fault in wish.rest}
+    names = {kind.partition(":")[2] for kind in kinds if kind.startswith("rest:")}
+    assert rest == {(name, when) for name in names for when in ("before", "after")}
+    streams = {(fault.kind, fault.name) for wish in wishes for fault in wish.stream}
+    of_streams, whole = ("drop", "duplicate", "reorder", "silence", "mute"), ("cut", "half_open", "end")
+    assert streams == {(kind, name) for kind in of_streams for name in ("ausdt@", "busdt@")} | {(k, "") for k in whole}
+    for name in BAR_KINDS:
+        assert {bar.symbol for wish in wishes for bar in getattr(wish, name)} == {"AUSDT", "BUSDT"}
+    assert {bar.kind for wish in wishes for bar in wish.corrupt} == set(CORRUPTIONS)
+    assert {wish.restart is not None for wish in wishes} == {True, False}
+
+
 @pytest.mark.parametrize(
     "text",
     ["{", '{"kinds": {"nonsense": 1}}', '{"per_minute": -1}', '{"per_hour": 1}', '{"at": [{"minute": 1}]}'],
@@ -325,6 +379,7 @@ def test_a_plan_that_cannot_be_is_told(tmp_path: Path, text: str) -> None:
     [
         {"rest": [{"kind": "nonsense"}]},
         {"stream": [{"kind": "nonsense"}]},
+        {"stream": [{"kind": "silence", "route": "private"}]},
         {"liquidity": {"NOSUCHUSDT": "1"}},
         {"corrupt": [{"symbol": "BTCUSDT", "open_time": 0, "kind": "nonsense"}]},
         {"nonsense": 1},
