@@ -225,8 +225,10 @@ class Simulator:
         for symbol, distance in wish.mark.items():
             self.trading.set_mark(symbol, distance)
         if wish.expire_listen_keys:
-            self.hub.expire(self.keys.expired(self.clock.now_ms, all_of_them=True))
-            self.faults.count("expire_listen_keys")
+            expired = self.keys.expired(self.clock.now_ms, all_of_them=True)
+            self.hub.expire(expired)
+            for _ in expired:
+                self.faults.count("expire_listen_keys")
 
     def _restart(self, seconds: float) -> None:
         """Cut everything and take nothing for so long; the state stays."""

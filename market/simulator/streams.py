@@ -72,6 +72,11 @@ class Hub:
         return sum(connection.live for connection in self._connections)
 
     @property
+    def connections(self) -> int:
+        """All connections, those among them that nothing is delivered on too."""
+        return len(self._connections)
+
+    @property
     def wanted(self) -> Mapping[str, Stream]:
         """Every stream that somebody is subscribed to, in order of subscription; a new object whenever that changes."""
         if self._wanted is None:

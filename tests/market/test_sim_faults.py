@@ -328,6 +328,8 @@ async def test_listen_keys_die_on_demand() -> None:
     async with exchange() as client, listening(client) as taken:
         client.simulator.ask(FaultRequest(expire_listen_keys=True))
         assert [event["e"] for event in await settled(taken)] == ["listenKeyExpired"]
+        client.simulator.ask(FaultRequest(expire_listen_keys=True))
+        assert client.simulator.faults.done == {"expire_listen_keys": 1}, "there was no other"
 
 
 async def test_a_plan_is_the_same_for_the_same_seed_and_happens() -> None:

@@ -9,22 +9,15 @@ from random import Random
 from typing import Any
 
 import aiohttp
-import numpy as np
 import pytest
 
-from market.bars import MINUTE_MS
 from market.binance.bar_feed import BarFeed
 from market.binance.bar_stream import BarStream
 from market.binance.connection import Backoff, StreamConnection
 from market.binance.errors import Unreachable
-from market.binance.rest import MarketDataClient
 from market.binance.streams import stream_urls
-from market.simulator.faults import BarName, FaultRequest
-from market.simulator.server import Simulator
 from tests.market.binance.stream_venue import StreamVenue, streams
 from tests.market.binance.test_bar_feed import START, Desk, at
-from tests.market.exchange_helpers import MARKET, cut
-from tests.market.exchange_helpers import START as MARKET_START
 
 
 class Ticks:
@@ -358,63 +351,3 @@ def test_streams_are_on_their_routes() -> None:
     market, public = stream_urls("wss://x", names)
     assert market == "wss://x/market/stream?streams=a@kline_1m/a@markPrice@1s/a@aggTrade/!markPrice@arr"
     assert public == "wss://x/public/stream?streams=a@depth20@100ms/!bookTicker/a@trade"
-
-
-# --- the simulated exchange ---
-
-
-@pytest.mark.parametrize("minutes", [60, pytest.param(1440, marks=pytest.mark.deep)])
-async def test_on_the_simulated_exchange_with_faults_every_bar_is_there_once(minutes: int) -> None:
-    """More than one fault a minute, and the connections cut again and again."""
-    random = Random(9)
-    symbols = MARKET.symbols()
-    source = cut(MARKET_START - MINUTE_MS, MARKET_START + (minutes + 2) * MINUTE_MS)
-    async with Simulator(source, MARKET_START, stepped=True) as simulator, aiohttp.ClientSession() as session:
-        client = MarketDataClient(simulator.url, session)
-        desk = Consumer()
-        series = {(symbol, "1m"): MARKET_START for symbol in symbols}
-        feed = BarFeed(series, desk, venue_ms=MARKET_START, seconds=lambda: 0.0)
-
-        async def quickly(seconds: float) -> None:
-            await asyncio.sleep(0)
-
-        stream = BarStream(
-            simulator.ws_url,
-            session,
-            feed,
-            fetch=client.klines,
-            server_time=client.server_time,
-            jitter=Random(1),
-            seconds=lambda: 0.0,
-            sleep=quickly,
-            per_connection=2,
-            first_pause_s=0.001,
-        )
-        task = asyncio.create_task(stream.run())
-        wrong: dict[str, list[BarName]] = {}
-        for symbol in symbols:
-            for minute in range(minutes):
-                if random.random() < 0.5:
-                    name = random.choice(("drop_closed", "duplicate_closed", "late_closed", "revise_closed"))
-                    wrong.setdefault(name, []).append(BarName(symbol, MARKET_START + minute * MINUTE_MS))
-        simulator.faults.add(FaultRequest(**wrong))
-        simulator.consumers = 2
-        for minute in range(minutes):
-            await simulator.step()
-            if minute % 17 == 5:
-                simulator.hub.cut()
-        # The deadline of the last minute's bars passes in the next.
-        await simulator.step()
-        await soon(lambda: all(feed.next_ms(key) >= MARKET_START + minutes * MINUTE_MS for key in series))
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        offset = (MARKET_START - START) // MINUTE_MS
-        for symbol in symbols:
-            got = [(minute - offset, close) for name, minute, close, _ in desk.bars if name == symbol]
-            truth = MARKET.klines(symbol, MARKET_START, MARKET_START + minutes * MINUTE_MS)["close"]
-            assert [minute for minute, _ in got[:minutes]] == list(range(minutes))
-            assert np.array_equal([close for _, close in got[:minutes]], truth)
-        assert desk.gaps == []
-        assert desk.revisions
-        assert any(not streamed for *_, streamed in desk.bars)
