@@ -27,6 +27,8 @@ PER_MINUTE = 1.5
 """Planned; some strike nothing (a connection that is gone already), and at least one a minute is to have happened."""
 KINDS = {**DEFAULT_KINDS, "rest:ban": 0.5}
 del KINDS["expire_listen_keys"]  # nobody holds one here
+LOOKS = 12
+"""Of the watch over the streams in a minute; in real time there are sixty."""
 CONNECTION_MS = 20 * MINUTE_MS
 """Connections seldom live for 24 hours on this plan, so they are ended after less."""
 
@@ -83,8 +85,14 @@ async def test_every_bar_is_there_once_and_in_order(minutes: int) -> None:
         Simulator(source, MARKET_START, stepped=True, options=options) as simulator,
         aiohttp.ClientSession() as session,
     ):
+        looks = 0
 
         async def at_once(seconds: float) -> None:
+            await asyncio.sleep(0)
+
+        async def looked(seconds: float) -> None:
+            nonlocal looks
+            looks += 1
             await asyncio.sleep(0)
 
         client = MarketDataClient(simulator.url, session, sleep=at_once)
@@ -100,16 +108,17 @@ async def test_every_bar_is_there_once_and_in_order(minutes: int) -> None:
             server_time=client.server_time,
             jitter=Random(1),
             seconds=lambda: 0.0,
-            sleep=at_once,
+            sleep=looked,
             per_connection=2,
             quiet_s=3600.0,
             first_pause_s=0.001,
         )
         task = asyncio.create_task(stream.run())
         for _ in range(minutes + 2):
-            # A minute is long: a connection that was lost in it is back, whether or not it delivers.
-            await soon(lambda: simulator.hub.connections == len(stream.connections))
             await simulator.step()
+            # A minute is long: streams are looked after again and again, and a connection that was lost is back.
+            enough = looks + LOOKS
+            await soon(lambda enough=enough: looks >= enough and simulator.hub.connections == len(stream.connections))
         await soon(lambda: all(feed.next_ms(key) >= MARKET_START + minutes * MINUTE_MS for key in feed.keys))
         task.cancel()
         with suppress(asyncio.CancelledError):
