@@ -42,7 +42,7 @@ def gate(limits: Limits, faults: RestFaults) -> Middleware:
         address = request.remote or ""
 
         async def limited(request: web.Request) -> web.StreamResponse:
-            limits.check(address)
+            limits.check(address, request.path)
             response = await answered(request, handler)
             limits.use(address, int(response.headers.popone(WEIGHT_HEADER, "1")))
             return response

@@ -12,6 +12,9 @@ from msgspec import Struct
 
 WEIGHT_WINDOW_S = 60.0
 ORDERS_10S, ORDERS_1M = 300, 1_200
+FUNDINGS, FUNDING_WINDOW_S = 500, 300.0
+FUNDING_PATHS = ("/fapi/v1/fundingRate", "/fapi/v1/fundingInfo")
+"""Routes that share a limit of their own besides the weight: so many requests an IP in five minutes."""
 FIRST_BAN_S, LONGEST_BAN_S = 120.0, 3 * 86_400.0
 GRACE = 10
 """Requests that an IP may still send in a window after its first 429 before it is banned."""
@@ -29,6 +32,8 @@ class _Address(Struct):
     window: int = -1
     used: int = 0
     refused: int = 0
+    funding_window: int = -1
+    fundings: int = 0
     banned_until_s: float = 0.0
     bans: int = 0
 
@@ -49,22 +54,35 @@ class Limits:
         self._addresses: dict[str, _Address] = {}
         self._orders: dict[tuple[str, int, int], int] = {}
 
-    def check(self, address: str) -> None:
-        """Raise `LimitExceeded` for an IP that is banned or has used its weight up; going on gets it banned."""
+    def check(self, address: str, path: str = "") -> None:
+        """Raise `LimitExceeded` for an IP that is banned or at a limit; going on gets it banned.
+
+        A request for fundings that is let through is counted.
+        """
         found = self._at(address)
         self._check_ban(found)
-        if self.weight_limit is None or found.used < self.weight_limit:
+        if self.weight_limit is None:
             return
+        if found.used >= self.weight_limit:
+            self._refuse(address, found, f"{self.weight_limit} requests per minute", WEIGHT_WINDOW_S)
+        if path in FUNDING_PATHS:
+            window = int(self._wall() // FUNDING_WINDOW_S)
+            if window != found.funding_window:
+                found.funding_window, found.fundings = window, 0
+            if found.fundings >= FUNDINGS:
+                self._refuse(address, found, f"{FUNDINGS} requests per 5 minutes", FUNDING_WINDOW_S)
+            found.fundings += 1
+
+    def _refuse(self, address: str, found: _Address, limit: str, window_s: float) -> None:
         found.refused += 1
         if found.refused > GRACE:
             self.ban(address)
             self._check_ban(found)
-        left = WEIGHT_WINDOW_S - self._wall() % WEIGHT_WINDOW_S
         message = (
-            f"Too many requests; current limit of IP({address}) is {self.weight_limit} requests per minute. "
+            f"Too many requests; current limit of IP({address}) is {limit}. "
             "Please use the websocket for live updates to avoid polling the API."
         )
-        raise LimitExceeded(429, -1003, message, math.ceil(left))
+        raise LimitExceeded(429, -1003, message, math.ceil(window_s - self._wall() % window_s))
 
     def use(self, address: str, weight: int) -> int:
         """Use weight; returns what this IP has used in the present minute."""

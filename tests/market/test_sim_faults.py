@@ -16,7 +16,7 @@ from market.simulator.clock import SimulationFailed
 from market.simulator.fault_plan import BAR_KINDS, DEFAULT_KINDS, At, FaultPlan, read_plan
 from market.simulator.faults import KINDS as CORRUPTIONS
 from market.simulator.faults import FaultRequest
-from market.simulator.limits import LimitExceeded, Limits
+from market.simulator.limits import FUNDINGS, LimitExceeded, Limits
 from market.simulator.options import Options, read_state
 from market.simulator.rest_faults import JSON_ANSWERS, PAGES, RestFault, RestFaults
 from market.simulator.rest_faults import KINDS as REST_KINDS
@@ -66,6 +66,34 @@ def test_orders_are_counted_for_each_account() -> None:
     assert limits.order("b")["X-MBX-ORDER-COUNT-1M"] == "1"
     wall[0] = 10.0
     assert limits.order("a") == {"X-MBX-ORDER-COUNT-10S": "1", "X-MBX-ORDER-COUNT-1M": "61"}
+
+
+def test_fundings_have_a_limit_of_their_own() -> None:
+    wall = [7.0]
+    limits = Limits(lambda: wall[0], lambda: 0, weight_limit=2_400)
+    for _ in range(250):
+        limits.check("a", "/fapi/v1/fundingRate")
+        limits.check("a", "/fapi/v1/fundingInfo")
+    for wall[0] in (7.0, 299.0):
+        with pytest.raises(LimitExceeded) as exceeded:
+            limits.check("a", "/fapi/v1/fundingRate")
+        assert (exceeded.value.status, exceeded.value.code) == (429, -1003)
+        assert exceeded.value.retry_after_s == 300 - wall[0]
+    limits.check("a", "/fapi/v1/klines")
+    limits.check("b", "/fapi/v1/fundingRate")
+    wall[0] = 300.0
+    limits.check("a", "/fapi/v1/fundingRate")
+
+
+async def test_a_funding_too_many_is_429() -> None:
+    async with exchange(weight_limit=2_400) as client:
+        path = "/fapi/v1/fundingRate"
+        assert (await client.send("GET", path, "limit=1"))[0] == 200
+        client.simulator.limits._at("127.0.0.1").fundings = FUNDINGS
+        status, found = await client.send("GET", path, "limit=1")
+        assert (status, found["code"]) == (429, -1003)
+        assert 0 < int(client.headers["Retry-After"]) <= 300
+        assert (await client.send("GET", "/fapi/v1/ping"))[0] == 200
 
 
 async def test_a_used_up_budget_is_429_and_a_ban_418() -> None:
