@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from market.bars import MINUTE_MS
-from market.binance.bar_feed import BarFeed, ClosedBar
+from market.binance.bar_feed import BarFeed
 from market.binance.bar_stream import BarStream
 from market.binance.rest import MarketDataClient
 from market.simulator.fault_plan import DEFAULT_KINDS, FaultPlan
@@ -37,18 +37,18 @@ class Desk:
     """A consumer that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.bars: dict[str, list[ClosedBar]] = {}
+        self.bars: dict[str, list[Any]] = {}
         self.gaps: list[Any] = []
         self.revisions = 0
         self.errors: list[Exception] = []
 
-    def closed(self, bar: ClosedBar) -> None:
+    def closed(self, bar: Any) -> None:
         self.bars.setdefault(bar.symbol, []).append(bar)
 
     def moving(self, event: Any) -> None:
         pass
 
-    def revised(self, used: ClosedBar, other: Any) -> None:
+    def revised(self, used: Any, other: Any) -> None:
         self.revisions += 1
 
     def absent(self, *gap: Any) -> None:
