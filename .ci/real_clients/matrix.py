@@ -1,4 +1,4 @@
-"""What both clients' scripts share: rows of the matrix, and the simulator's control endpoint."""
+"""What the scripts of all clients share: rows of the matrix, and the simulator's control endpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from http.client import HTTPConnection
 from typing import Any
 
-KEY, SDK_KEY, POOR_KEY, SECRET = "ccxt", "sdk", "poor", "secret"
+KEY, SDK_KEY, OWN_KEY, POOR_KEY, SECRET = "ccxt", "sdk", "own", "poor", "secret"
 DOOMED_KEY, SDK_DOOMED_KEY = "doomed", "sdk-doomed"
 """Accounts that are liquidated."""
 SYMBOL = "BTCUSDT"
