@@ -33,10 +33,13 @@ class MarginFlows(Struct):
     funded: Decimal = ZERO
     """By fundings; paid is negative."""
 
+    liquidated: Decimal = ZERO
+    """By liquidations of a part: what they realised, which stays behind the rest, less their fees."""
+
     @property
     def left(self) -> Decimal:
         """What there has to be."""
-        return self.set_aside - self.freed + self.moved + self.funded
+        return self.set_aside - self.freed + self.moved + self.funded + self.liquidated
 
 
 class Totals(Struct):

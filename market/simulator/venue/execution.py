@@ -39,18 +39,20 @@ def fill(
     before, margin = position.quantity, position.isolated_wallet
     signed = order.sign * quantity
     profit, freed = position.trade(signed, price)
+    flows = account.totals.margin_of(position)
     if forced and margin and position.quantity:
-        # A liquidation frees no margin: what its loss leaves stays behind the rest of the position.
-        position.isolated_wallet, freed = margin + profit, -profit
+        # A liquidation frees no margin: it all stays behind what is left of the position.
+        position.isolated_wallet = margin + profit
+        flows.liquidated += profit
+    else:
+        flows.freed += freed
     position.updated_ms = now
-    if freed:
-        account.totals.margin_of(position).freed += freed
     if account.is_isolated(order.symbol):
         opened = abs(position.quantity) if before * position.quantity <= 0 else abs(position.quantity) - abs(before)
         if opened > 0:
             margin = rounded(opened * price / account.settings_of(order.symbol).leverage)
             position.isolated_wallet += margin
-            account.totals.margin_of(position).set_aside += margin
+            flows.set_aside += margin
     rate = ZERO if forced else account.maker_fee if maker else account.taker_fee
     commission = rounded(quantity * price * rate)
     state.last_trade += 1

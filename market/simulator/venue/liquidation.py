@@ -147,7 +147,7 @@ def _charge(venue: Venue, account: Account, position: Position, notional: Decima
     if fee > 0:
         if isolated and position.quantity:
             position.isolated_wallet -= fee
-            account.totals.margin_of(position).freed += fee
+            account.totals.margin_of(position).liquidated -= fee
             _insure(venue, account, symbol, -fee, (position,))
         else:
             _insure(venue, account, symbol, -fee)
