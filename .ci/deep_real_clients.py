@@ -45,7 +45,7 @@ def simulator() -> tuple[subprocess.Popen[str], str]:
         *("--source", f"synthetic:seed=7,symbols=BTCUSDT+ETHUSDT,start={day}"),
         *("--real-time", "--updates-per-bar", "120", "--check"),
         *("--account", "ccxt:secret:100000", "--account", "sdk:secret:100000", "--account", "poor:secret:100"),
-        *("--account", "doomed:secret:100", "--account", "sdk-doomed:secret:100"),
+        *("--account", "doomed:secret:100", "--account", "sdk-doomed:secret:100", "--account", "own-doomed:secret:100"),
         *("--account", "own:secret:100000"),
     ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

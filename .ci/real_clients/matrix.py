@@ -10,7 +10,7 @@ from http.client import HTTPConnection
 from typing import Any
 
 KEY, SDK_KEY, OWN_KEY, POOR_KEY, SECRET = "ccxt", "sdk", "own", "poor", "secret"
-DOOMED_KEY, SDK_DOOMED_KEY = "doomed", "sdk-doomed"
+DOOMED_KEY, SDK_DOOMED_KEY, OWN_DOOMED_KEY = "doomed", "sdk-doomed", "own-doomed"
 """Accounts that are liquidated."""
 SYMBOL = "BTCUSDT"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
-from matrix import SYMBOL, Matrix, expect
-from own import JITTER, Own, until, until_so
+from matrix import OWN_DOOMED_KEY, SYMBOL, Matrix, expect
+from own import JITTER, LOT, Own, until, until_so
 
 from market.bars import MINUTE_MS
 from market.binance.bar_feed import BarFeed
@@ -120,6 +121,33 @@ async def streams(m: Matrix, own: Own) -> None:
         expect(found.bid < found.ask, found)
         return f"{found.bid} / {found.ask}"
 
+    async def books() -> str:
+        told = set[str]()
+
+        def take(event: Any) -> bool:
+            told.add(event.symbol)
+            return told == {"BTCUSDT", "ETHUSDT"}
+
+        await each("!bookTicker", parse_public, take)
+        return f"{len(told)} symbols"
+
+    async def liquidations() -> str:
+        doomed, found = Own(own.url, own.session, OWN_DOOMED_KEY), list[Any]()
+        told = asyncio.create_task(each("btcusdt@forceOrder", parse_public, lambda event: found.append(event) is None))
+        await asyncio.sleep(1.0)  # its subscription has to be there before
+        await doomed.account.mode.refresh()
+        brackets = await doomed.account.leverage_brackets()
+        await doomed.account.set_leverage(SYMBOL, 50, brackets.clamp(SYMBOL, 50, Decimal(0)))
+        await doomed.orders.place(doomed.order(quantity=2 * LOT))
+        m.faults(mark={SYMBOL: "-0.09"})
+        try:
+            await told
+        finally:
+            m.faults(mark={SYMBOL: "0"})
+        order = found[0].order
+        expect((order.symbol, order.side, order.executed) == (SYMBOL, "SELL", 0.02), found)
+        return f"{order.executed} at {order.average_price}"
+
     async def depth() -> str:
         found = await first("btcusdt@depth5@100ms", DepthUpdate)
         expect(len(found.bids) == len(found.asks) == 5, found)
@@ -170,6 +198,8 @@ async def streams(m: Matrix, own: Own) -> None:
         ("stream depth, local book", book),
         ("stream depth5", depth),
         ("stream markPrice", mark),
+        ("stream of all best prices", books),
+        ("stream forceOrder", liquidations),
         ("user stream", user),
     ):
         await m.row(name, call)
