@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.report import Row
 from market.bars import MINUTE_MS, from_columns
-from market.binance.bar_feed import BarFeed, ClosedBar
+from market.binance.bar_feed import BarFeed
+from market.binance.bar_sink import ClosedBar
 from market.binance.streams import KlineEvent
 
 SYMBOLS = tuple(f"COIN{i}USDT" for i in range(200))
@@ -89,9 +90,8 @@ def _plain(raws: list[bytes]) -> _Desk:
             columns = {name: [value] for name, value in numbers.items()}
             bar = from_columns(columns | {"open_time": [kline["t"]], "trades": [kline["n"]]})[0]
             desk.bars.append(ClosedBar(event["s"], kline["i"], bar, event["E"]))
-        else:
-            desk.moves += 1
-            desk.prices[event["s"]] = numbers["close"]
+        desk.moves += 1
+        desk.prices[event["s"]] = numbers["close"]
     return desk
 
 

@@ -9,18 +9,19 @@ The rules
 - What REST does not have although it has later bars, or `absent_ms` after its close, is reported absent with its
   cause, and the series goes on after it.
 - A bar that comes again with other numbers is reported as revised. What was delivered stays as it was.
-- Time is the venue's. An event far ahead of it is not believed until REST has told the time.
+- A series of which REST has nothing new is asked for ever more rarely, until it moves again.
+- Time is the venue's. An event far ahead of it waits until REST has told the time.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from market.bars import MINUTE_MS, Bars, fault, interval_ms
+from market.binance.bar_sink import ClosedBar, Key, Question, Sink, Standing
 from market.binance.delays import Delays
 from market.binance.errors import StreamMessageInvalid
 from market.binance.streams import KlineEvent, parse_kline
@@ -37,58 +38,30 @@ SILENT_MS = 150_000
 REMEMBERED = 8
 MOST_HELD = 1_500
 FIRST_PAUSE_MS, MOST_PAUSE_MS = 1_000, 60_000
-Key = tuple[str, str]
-"""Symbol and interval."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ClosedBar:
-    """One bar as it is delivered. `event_time` is when the venue sent it, None from REST."""
-
-    symbol: str
-    interval: str
-    bar: np.void
-    event_time: int | None
-
-    @property
-    def open_time(self) -> int:
-        """Its first millisecond."""
-        return int(self.bar["open_time"])
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Bars of a series with open time in [start_ms, end_ms) to ask REST for."""
-
-    symbol: str
-    interval: str
-    start_ms: int
-    end_ms: int
-
-
-class Sink(Protocol):
-    """Where everything goes."""
-
-    def closed(self, bar: ClosedBar) -> None:
-        """The next bar of a series."""
-
-    def moving(self, event: KlineEvent) -> None:
-        """A bar that is still open, as it stands."""
-
-    def revised(self, used: ClosedBar, other: np.void) -> None:
-        """A bar that was delivered has come again with other numbers."""
-
-    def absent(self, symbol: str, interval: str, start_ms: int, end_ms: int, cause: str) -> None:
-        """Bars with open time in [start_ms, end_ms) that will not come."""
-
-    def rejected(self, error: BarRejected | StreamMessageInvalid) -> None:
-        """A message or bar that was refused."""
+"""Before REST is asked again after it could not be asked; and at first after it had nothing."""
+MOST_EMPTY_PAUSE_MS = 15 * MINUTE_MS
+"""Before a series is asked for again of which REST has had nothing for long: it has left the venue, or rests."""
+MOST_DOUBTED = 200
+"""Events from far ahead that wait for the venue's time; what goes beyond is refused."""
 
 
 class _Series:
     """What is known of one series. A slot each, as messages are many."""
 
-    __slots__ = ("asked", "asking", "failures", "heard_ms", "held", "key", "limit_ms", "next_ms", "recent", "step")
+    __slots__ = (
+        "asked",
+        "asking",
+        "delay_s",
+        "empty",
+        "failures",
+        "heard_ms",
+        "held",
+        "key",
+        "limit_ms",
+        "next_ms",
+        "recent",
+        "step",
+    )
 
     def __init__(self, key: Key, start_ms: int) -> None:
         self.key = key
@@ -101,6 +74,8 @@ class _Series:
         self.asking = False
         self.asked = start_ms
         self.failures = 0
+        self.empty = 0
+        self.delay_s = math.nan
 
 
 class BarFeed:
@@ -125,6 +100,8 @@ class BarFeed:
         parse: Callable[[bytes], KlineEvent | None] = parse_kline,
     ) -> None:
         self.venue_ms = venue_ms
+        self.event_ms = venue_ms
+        """The event time of the last message, which may be older than `venue_ms`."""
         self.messages = 0
         self.repeated = 0
         self.venue_delay = Delays()
@@ -132,9 +109,12 @@ class BarFeed:
         self.own_delay = Delays()
         """From the receipt of a bar to its delivery."""
         self.doubtful = False
-        """Whether an event came from so far ahead that REST is to be asked for the time: see `observe`."""
+        """Whether an event from far ahead waits for REST to tell the time: see `observe`."""
         self.gap = False
         """Whether a bar has come since the last `questions` that has to wait for others."""
+        self._look_ms = 0
+        """Before this time, and without a gap, there is no question."""
+        self._doubted: list[tuple[KlineEvent, float]] = []
         self._sink = sink
         self._seconds = seconds
         self._deadline_ms = deadline_ms
@@ -149,9 +129,25 @@ class BarFeed:
         """All series."""
         return tuple(self._series)
 
+    @property
+    def due(self) -> bool:
+        """Whether there may be `questions`: cheap, for after each message."""
+        return self.gap or self.venue_ms >= self._look_ms
+
     def next_ms(self, key: Key) -> int:
         """The open time of the bar that a series waits for."""
         return self._series[key].next_ms
+
+    def asking(self, key: Key) -> bool:
+        """Whether REST is being asked for bars of a series."""
+        return self._series[key].asking
+
+    def standings(self) -> list[Standing]:
+        """How all series stand."""
+        return [
+            Standing(key, each.next_ms, self.venue_ms - each.heard_ms, each.delay_s, each.asking)
+            for key, each in self._series.items()
+        ]
 
     # What comes in
 
@@ -165,61 +161,66 @@ class BarFeed:
             return
         if event is None:
             return
-        kline = event.kline
-        series = self._series.get((event.symbol, kline.interval))
-        if series is None:
-            self._sink.rejected(BarRejected(event.symbol, kline.open_time, "the series is not followed"))
+        if event.event_time > self.venue_ms + JUMP_MS:
+            self.doubtful = True
+            if len(self._doubted) < MOST_DOUBTED:
+                self._doubted.append((event, received_s))
+            else:
+                self._refuse_time(event)
             return
-        event_time = event.event_time
-        if event_time > self.venue_ms:
-            if event_time > self.venue_ms + JUMP_MS:
-                self.doubtful = True
-                self._sink.rejected(BarRejected(event.symbol, kline.open_time, "its event time lies in the future"))
-                return
-            self.venue_ms = event_time
-        series.heard_ms = self.venue_ms
-        if kline.closed:
-            self._closed(series, event, received_s)
-        elif kline.open_time >= series.next_ms:
-            self._sink.moving(event)
+        self._take(event, received_s)
 
     def observe(self, server_ms: int) -> None:
-        """The venue's time, as REST tells it."""
-        self.doubtful = False
+        """The venue's time, as REST tells it. Events that waited for it are taken, or refused."""
         self.venue_ms = max(self.venue_ms, server_ms)
+        doubted, self._doubted, self.doubtful = self._doubted, [], False
+        for event, received_s in doubted:
+            if event.event_time > self.venue_ms + JUMP_MS:
+                self._refuse_time(event)
+            else:
+                self._take(event, received_s)
 
     def questions(self) -> list[Question]:
         """What REST is to be asked now. Each is to be answered, by `answered` or `failed`, before the series' next."""
         self.gap = False
-        due_ms = self.venue_ms - self._deadline_ms
-        found = []
+        found, look_ms = [], self.venue_ms + MOST_EMPTY_PAUSE_MS
         for key, series in self._series.items():
-            if series.asking or self.venue_ms < series.asked:
+            if series.asking:
+                continue
+            due_ms = self._due_ms(series)
+            if due_ms > self.venue_ms:
+                look_ms = min(look_ms, due_ms)
                 continue
             # Before a held bar everything has closed; else it is asked for what the deadline has passed.
-            end_ms = min(series.held) if series.held else due_ms // series.step * series.step
-            if end_ms > series.next_ms:
-                series.asking = True
-                found.append(Question(*key, series.next_ms, end_ms))
+            closed_ms = (self.venue_ms - self._deadline_ms) // series.step * series.step
+            series.asking = True
+            found.append(Question(*key, series.next_ms, min(series.held) if series.held else closed_ms))
+        self._look_ms = look_ms
         return found
 
     def answered(self, question: Question, bars: Bars, server_ms: int) -> None:
-        """REST's closed bars for a question, and the venue's time before it was asked."""
+        """REST's closed bars for a question, and a time of the venue from before it was asked."""
         series = self._series[question.symbol, question.interval]
         series.asking, series.failures = False, 0
-        self.observe(server_ms)
+        series.empty += 1
+        self.venue_ms = max(self.venue_ms, server_ms)
         received_s = self._seconds()
+        told = frozenset(bars["open_time"].tolist())
         for bar in bars:
-            self._offer(series, ClosedBar(*series.key, bar, None), received_s)
-        told = set(bars["open_time"].tolist())
-        last = max(told, default=-1)
-        while series.next_ms < question.end_ms:
-            # Missing although later ones are there, or for too long: it will not come.
-            late = server_ms >= series.next_ms + series.step + self._absent_ms
-            if not late and series.next_ms > last:
-                series.asked = self.venue_ms + FIRST_PAUSE_MS
-                break
-            self._give_up(series, "impossible_bar" if series.next_ms in told else "venue_has_no_data")
+            closed = ClosedBar(*series.key, bar, None)
+            if self._is_new(series, closed):
+                # What REST lacks although it has later bars will not come.
+                self._give_up(series, closed.open_time, told)
+                self._put(series, closed, received_s)
+        late_ms = (server_ms - self._absent_ms) // series.step * series.step
+        gone_ms = max(late_ms, max(told, default=-1) + series.step)
+        self._give_up(series, min(question.end_ms, gone_ms), told)
+        if series.empty:
+            pause_ms = FIRST_PAUSE_MS << min(series.empty - 1, 16)
+            series.asked = self.venue_ms + min(pause_ms, MOST_EMPTY_PAUSE_MS)
+        elif series.next_ms < question.end_ms:
+            series.asked = self.venue_ms + FIRST_PAUSE_MS
+        self._look_ms = min(self._look_ms, self._due_ms(series))
 
     def failed(self, question: Question) -> None:
         """REST could not be asked: it is asked again after a pause, which grows."""
@@ -227,6 +228,7 @@ class BarFeed:
         series.asking = False
         series.asked = self.venue_ms + min(MOST_PAUSE_MS, FIRST_PAUSE_MS * 2**series.failures)
         series.failures = min(series.failures + 1, 16)
+        self._look_ms = min(self._look_ms, self._due_ms(series))
 
     def silent(self) -> list[Key]:
         """Series whose stream has said nothing for too long; each is told ever more rarely until it speaks again."""
@@ -242,17 +244,45 @@ class BarFeed:
 
     # Inside
 
+    def _refuse_time(self, event: KlineEvent) -> None:
+        self._sink.rejected(BarRejected(event.symbol, event.open_time, "its event time lies in the future"))
+
+    def _take(self, event: KlineEvent, received_s: float) -> None:
+        """An event whose time is believed."""
+        kline = event.kline
+        series = self._series.get((event.symbol, kline.interval))
+        if series is None:
+            self._sink.rejected(BarRejected(event.symbol, kline.open_time, "the series is not followed"))
+            return
+        self.event_ms = event_time = event.event_time
+        if event_time > self.venue_ms:
+            self.venue_ms = event_time
+        series.heard_ms = self.venue_ms
+        if kline.closed:
+            self._closed(series, event, received_s)
+        elif kline.open_time >= series.next_ms:
+            self._sink.moving(event)
+
+    def _due_ms(self, series: _Series) -> int:
+        """When REST is to be asked for a series, if nothing comes until then."""
+        if series.held:
+            return series.asked
+        return max(series.asked, series.next_ms + series.step + self._deadline_ms)
+
     def _closed(self, series: _Series, event: KlineEvent, received_s: float) -> None:
-        bar = event.bar
         close_time = event.kline.close_time
         if event.event_time < close_time:
             self._sink.rejected(BarRejected(event.symbol, event.open_time, "it is closed before its last millisecond"))
             return
-        if self._offer(series, ClosedBar(*series.key, bar, event.event_time), received_s):
-            self.venue_delay.add((event.event_time - close_time) / 1e3)
+        closed = ClosedBar(*series.key, event.bar, event.event_time)
+        if self._is_new(series, closed):
+            series.delay_s = (event.event_time - close_time) / 1e3
+            self.venue_delay.add(series.delay_s)
+            self._sink.moving(event)
+            self._put(series, closed, received_s)
 
-    def _offer(self, series: _Series, closed: ClosedBar, received_s: float) -> bool:
-        """Deliver a bar, hold it, or find out that it is known; whether it was new."""
+    def _is_new(self, series: _Series, closed: ClosedBar) -> bool:
+        """Whether a bar is possible and not here yet."""
         open_time = closed.open_time
         if open_time < series.next_ms or open_time in series.held:
             self._known(series, closed)
@@ -261,15 +291,18 @@ class BarFeed:
         if reason is not None or open_time % series.step:
             self._sink.rejected(BarRejected(closed.symbol, open_time, reason or "its open time is off the grid"))
             return False
-        if open_time == series.next_ms:
+        return True
+
+    def _put(self, series: _Series, closed: ClosedBar, received_s: float) -> None:
+        """Deliver a new bar, or hold it until those before it have come."""
+        if closed.open_time == series.next_ms:
             self._deliver(series, closed, received_s)
             self._deliver_held(series)
         elif len(series.held) < MOST_HELD:
-            series.held[open_time] = closed, received_s
+            series.held[closed.open_time] = closed, received_s
             self.gap = True
-        else:
-            return False
-        return True
+            if not series.failures:
+                series.asked = min(series.asked, self.venue_ms)
 
     def _known(self, series: _Series, closed: ClosedBar) -> None:
         open_time = closed.open_time
@@ -293,6 +326,8 @@ class BarFeed:
 
     def _deliver(self, series: _Series, closed: ClosedBar, received_s: float) -> None:
         series.next_ms = closed.open_time + series.step
+        if series.empty:
+            series.empty = series.asked = self._look_ms = 0
         series.recent[closed.open_time] = closed
         if len(series.recent) > REMEMBERED:
             del series.recent[next(iter(series.recent))]
@@ -300,12 +335,17 @@ class BarFeed:
             self.own_delay.add(self._seconds() - received_s)
         self._sink.closed(closed)
 
-    def _give_up(self, series: _Series, cause: str) -> None:
-        """The bar that is waited for will not come."""
-        missing_ms = series.next_ms
-        series.next_ms += series.step
-        self._sink.absent(*series.key, missing_ms, series.next_ms, cause)
-        self._deliver_held(series)
+    def _give_up(self, series: _Series, end_ms: int, told: frozenset[int]) -> None:
+        """Report what a series waits for before `end_ms` and will not come; REST has `told` the others."""
+        while series.next_ms < end_ms:
+            first_ms, impossible = series.next_ms, series.next_ms in told
+            while series.next_ms < end_ms and series.next_ms not in series.held:
+                if (series.next_ms in told) != impossible:
+                    break
+                series.next_ms += series.step
+            cause = "impossible_bar" if impossible else "venue_has_no_data"
+            self._sink.absent(*series.key, first_ms, series.next_ms, cause)
+            self._deliver_held(series)
 
 
 def _differs(used: np.void, other: np.void) -> bool:

@@ -2,20 +2,26 @@
 
 A stream can fail in silence: the venue acknowledges a subscription and then sends nothing. So each is watched by the
 venue's time, which REST tells when all are silent; what is missing meanwhile comes over REST.
+
+While REST is asked nothing more is read, for some seconds at most. So who waits for what it has sent to be taken, as a
+simulated clock does, also waits for what was repaired; and a REST that hangs holds up no stream for long.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from random import Random
 
 import aiohttp
 import msgspec
 
 from market.bars import Bars
-from market.binance.bar_feed import BarFeed, Key, Question
+from market.binance.bar_feed import BarFeed
+from market.binance.bar_sink import Key, Question
 from market.binance.connection import QUIET_S, RENEW_S, Backoff, StreamConnection
 from market.binance.streams import MAX_STREAMS, kline_stream, stream_urls
 from market.errors import MarketError
@@ -25,11 +31,24 @@ TICK_S = 1.0
 QUIET_TICKS = 5
 """Looks without any message after which the venue is asked for its time."""
 QUESTIONS_AT_ONCE = 8
+PATIENCE_S = 5.0
+"""How long reading waits for answers of REST."""
+LESS_PATIENCE_S = 0.5
+"""The same while REST fails."""
+ASK_TIME_S = 1.0
+"""Between two questions for the time because of events from far ahead."""
 SUBSCRIBE_AT_ONCE = 100
 """Names in one control message."""
 
 Fetch = Callable[[str, str, int, int], Awaitable[Bars]]
 """Closed bars of (symbol, interval) with open time in [start, end)."""
+After = Callable[[], Awaitable[None] | None]
+"""Told after each message, answer of REST and look at the streams that the sink has had all of it; what it returns is
+awaited before anything else is read from that connection."""
+
+
+def nothing() -> None:
+    """Nothing."""
 
 
 class BarStream:
@@ -41,7 +60,10 @@ class BarStream:
     feed: which series, and where their bars go.
     fetch, server_time: ask REST, as `MarketDataClient.klines` and `.server_time` do.
     jitter: draws the pauses between reconnections, and when connections are renewed.
+    seconds: a monotonic clock, as the feed's.
     sleep: how the watch pauses between two looks.
+    after: see `After`.
+    opened: told whenever a connection has been made.
     """
 
     def __init__(
@@ -59,6 +81,8 @@ class BarStream:
         quiet_s: float = QUIET_S,
         renew_s: float = RENEW_S,
         first_pause_s: float = 0.2,
+        after: After = nothing,
+        opened: Callable[[], None] = nothing,
     ) -> None:
         self.feed = feed
         self.dropped: Counter[str] = Counter()
@@ -67,11 +91,16 @@ class BarStream:
         """How often each series' stream was subscribed to again because it was silent."""
         self.rest_failure: str | None = None
         """Why REST cannot be asked, while it cannot."""
+        self.rest_failures = 0
+        """How many questions REST has not answered."""
         self._fetch = fetch
         self._server_time = server_time
         self._seconds = seconds
         self._sleep = sleep
+        self._after = after
         self._asking = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        self._answers: set[asyncio.Task[None]] = set()
+        self._patience_until_s = self._ask_time_s = -math.inf
         self._requests = 0
         self._shards: list[tuple[tuple[Key, ...], StreamConnection]] = []
         for first in range(0, len(feed.keys), per_connection):
@@ -80,8 +109,8 @@ class BarStream:
             connection = StreamConnection(
                 url,
                 session,
-                self._take,
-                lambda: None,
+                self.take,
+                opened,
                 self._on_dropped,
                 Backoff(jitter, first_s=first_pause_s),
                 quiet_s=quiet_s,
@@ -96,18 +125,42 @@ class BarStream:
         return [connection for _, connection in self._shards]
 
     async def run(self) -> None:
-        """Until cancelled. What the sink raises ends it."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
+        """Until cancelled. What the sink or `after` raises ends it."""
+        async with self.answering() as group:
             for connection in self.connections:
                 group.create_task(connection.run())
             group.create_task(self._watch())
 
-    async def _take(self, raw: bytes) -> None:
-        self.feed.take(raw, self._seconds())
-        if self.feed.gap:
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[asyncio.TaskGroup]:
+        """While the block runs questions are put to REST; `run` does it for itself."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            yield group
+
+    async def take(self, raw: bytes) -> None:
+        """One message of a stream."""
+        feed = self.feed
+        feed.take(raw, self._seconds())
+        if feed.doubtful and self._seconds() >= self._ask_time_s:
+            await self._ask_time()
+        if feed.due:
             # A bar that waits for others is not to wait for the watch as well.
             self._ask()
+        if self._answers:
+            await self._wait_for_answers()
+        await self._tell()
+
+    async def _tell(self) -> None:
+        doing = self._after()
+        if doing is not None:
+            await doing
+
+    async def _wait_for_answers(self) -> None:
+        """Until every question has been answered, or patience is over."""
+        left_s = self._patience_until_s - self._seconds()
+        if left_s > 0:
+            await asyncio.wait(self._answers, timeout=left_s)
 
     async def _watch(self) -> None:
         """Look after the streams."""
@@ -120,34 +173,49 @@ class BarStream:
                 quiet = 0
                 await self._ask_time()
             self._ask()
+            await self._tell()
             await self._wake(set(self.feed.silent()))
 
     async def _ask_time(self) -> None:
+        self._ask_time_s = self._seconds() + ASK_TIME_S
         try:
-            self.feed.observe(await self._server_time())
-            self.rest_failure = None
+            server_ms = await self._server_time()
         except MarketError as error:
-            self.rest_failure = str(error)
+            self._failed(error)
+            return
+        self.rest_failure = None
+        self.feed.observe(server_ms)
+
+    def _failed(self, error: MarketError) -> None:
+        self.rest_failure = str(error)
+        self.rest_failures += 1
 
     def _ask(self) -> None:
-        """Put what is missing to REST, a few questions at a time; nobody waits for the answers but the series."""
+        """Put what is missing to REST, a few questions at a time."""
         if self._group is None:
             return
-        for question in self.feed.questions():
-            self._group.create_task(self._answer(question))
+        questions = self.feed.questions()
+        for question in questions:
+            task = self._group.create_task(self._answer(question))
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
+        if questions:
+            patience_s = PATIENCE_S if self.rest_failure is None else LESS_PATIENCE_S
+            self._patience_until_s = self._seconds() + patience_s
 
     async def _answer(self, question: Question) -> None:
         async with self._asking:
+            # By then all that is asked for had closed.
+            venue_ms = self.feed.venue_ms
             try:
-                # The time first: a bar that closes between the two is not called missing.
-                server_ms = await self._server_time()
                 bars = await self._fetch(question.symbol, question.interval, question.start_ms, question.end_ms)
             except MarketError as error:
-                self.rest_failure = str(error)
+                self._failed(error)
                 self.feed.failed(question)
-                return
-        self.rest_failure = None
-        self.feed.answered(question, bars, server_ms)
+            else:
+                self.rest_failure = None
+                self.feed.answered(question, bars, venue_ms)
+        await self._tell()
 
     async def _wake(self, silent: set[Key]) -> None:
         """Open a connection again that is silent as a whole; subscribe anew to single streams that are."""

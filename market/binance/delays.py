@@ -1,4 +1,4 @@
-"""How long something takes: a count, a sum, a maximum and quantiles, in constant memory."""
+"""How long something takes: a count, a sum, the last, a maximum and quantiles, in constant memory."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ class Delays:
     (3, 2.0, 0.2)
     """
 
-    __slots__ = ("_buckets", "count", "sum_s", "worst_s")
+    __slots__ = ("_buckets", "count", "last_s", "sum_s", "worst_s")
 
     def __init__(self) -> None:
         self.count = 0
         self.sum_s = 0.0
         self.worst_s = 0.0
+        self.last_s = math.nan
         self._buckets = [0] * _BUCKETS
 
     def add(self, seconds: float) -> None:
         """One more; less than nothing counts as nothing."""
-        seconds = max(seconds, 0.0)
+        self.last_s = seconds = max(seconds, 0.0)
         self.count += 1
         self.sum_s += seconds
         self.worst_s = max(self.worst_s, seconds)

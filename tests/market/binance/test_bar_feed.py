@@ -15,12 +15,12 @@ from market.binance.bar_feed import (
     ABSENT_MS,
     DEADLINE_MS,
     JUMP_MS,
+    MOST_DOUBTED,
     MOST_HELD,
     SILENT_MS,
     BarFeed,
-    ClosedBar,
-    Question,
 )
+from market.binance.bar_sink import ClosedBar, Question
 from market.binance.delays import Delays
 from market.binance.errors import StreamMessageInvalid
 from market.binance.streams import KlineEvent
@@ -113,7 +113,7 @@ def test_closed_bars_go_out_in_order_and_open_ones_beside() -> None:
     line.say(1, closed=False, at=at(0, 4_000))
     line.say(1)
     assert line.desk.bars == [("A", 0, 100.0, True), ("A", 1, 101.0, True)]
-    assert line.desk.moves == [("A", 0), ("A", 1)], "what is older than the last bar moves nothing"
+    assert line.desk.moves == [("A", 0), ("A", 0), ("A", 1), ("A", 1)], "what is older than the last bar moves nothing"
     assert line.asked() == []
 
 
@@ -162,7 +162,7 @@ def test_what_rest_does_not_have_yet_is_asked_for_again_and_given_up_in_the_end(
     assert line.asked() == [("A", 0, 1)]
     line.feed.answered(question(0, 1), bars(), at(0, ABSENT_MS - 1))
     assert line.desk.gaps == []
-    line.feed.observe(at(0, ABSENT_MS + 1_000))
+    line.feed.observe(at(0, ABSENT_MS + 2_000))
     assert line.asked() == [("A", 0, 1)]
     line.feed.answered(question(0, 1), bars(), at(0, ABSENT_MS))
     assert line.desk.gaps == [("A", 0, 1, "venue_has_no_data")]
@@ -185,6 +185,58 @@ def test_a_hole_that_rest_has_too_is_given_up_at_once() -> None:
     assert line.asked() == [("A", 4, 5)]
     line.feed.answered(question(4, 5), bars(4), at(5, 9_000))
     assert line.desk.minutes() == [0, 1, 3, 4, 5]
+
+
+def test_a_series_of_which_rest_has_nothing_is_asked_for_ever_more_rarely_until_it_moves() -> None:
+    line, asked = Line("A", "B"), []
+    for second in range(60, 4 * 3600):
+        now = at(0, (second - 60) * 1_000)
+        line.feed.observe(now)
+        if second % 60 == 2:
+            line.say(second // 60 - 1, symbol="B")
+        for each in line.feed.questions():
+            asked.append(second)
+            line.feed.answered(each, bars(), now)
+    pauses = np.diff(asked).tolist()
+    assert pauses[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert set(pauses[10:]) == {900}
+    assert [(first, cause) for _, first, _, cause in line.desk.gaps][:3] == [
+        (0, "venue_has_no_data"),
+        (1, "venue_has_no_data"),
+        (2, "venue_has_no_data"),
+    ]
+    assert [last for _, _, last, _ in line.desk.gaps][:-1] == [first for _, first, _, _ in line.desk.gaps][1:]
+    minute = 4 * 60
+    line.say(minute)
+    [one, _] = line.feed.questions()
+    line.feed.answered(one, bars(), at(minute, CLOSED_AFTER))
+    assert line.desk.minutes() == [minute], "its next bar is asked about at once"
+    line.feed.observe(at(minute + 1, DEADLINE_MS))
+    assert line.asked() == [("A", minute + 1, minute + 2)]
+
+
+def test_a_long_absence_is_told_as_one() -> None:
+    line = Line()
+    line.feed.observe(at(100))
+    line.say(100)
+    assert line.asked() == [("A", 0, 100)]
+    line.feed.answered(question(0, 100), bars(*range(40, 60), *range(80, 100)), at(100, CLOSED_AFTER))
+    assert line.desk.minutes() == [*range(40, 60), *range(80, 101)]
+    assert line.desk.gaps == [("A", 0, 40, "venue_has_no_data"), ("A", 60, 80, "venue_has_no_data")]
+
+
+def test_questions_are_due_only_where_there_may_be_some() -> None:
+    line = Line("A", "B")
+    assert line.asked() == []
+    for minute in range(5):
+        line.say(minute, closed=False, at=at(minute, -30_000))
+        assert line.asked() == []
+        line.say(minute)
+        line.say(minute, symbol="B")
+        assert not line.feed.due, "one look a minute is enough"
+    line.say(6)
+    assert line.feed.due
+    assert line.asked() == [("A", 5, 6), ("B", 5, 6)]
 
 
 def test_an_impossible_bar_is_rejected_and_asked_for() -> None:
@@ -219,11 +271,21 @@ def test_a_time_far_ahead_is_not_believed_before_rest_confirms_it() -> None:
     assert (line.desk.bars, line.feed.venue_ms) == ([], START)
     line.feed.observe(START + JUMP_MS)
     assert not line.feed.doubtful
+    assert "future" in str(line.desk.errors[0])
     line.say(60)
     assert line.feed.doubtful
     line.feed.observe(at(60))
-    line.say(60)
-    assert line.asked() == [("A", 0, 60)]
+    assert line.asked() == [("A", 0, 60)], "it has waited for that"
+    line.feed.answered(question(0, 60), bars(*range(60)), at(60))
+    assert line.desk.minutes() == list(range(61))
+
+
+def test_what_waits_for_the_time_is_bounded() -> None:
+    line = Line()
+    line.say(*[60] * (MOST_DOUBTED + 5))
+    assert len(line.desk.errors) == 5
+    line.feed.observe(START)
+    assert len(line.desk.errors) == MOST_DOUBTED + 5
 
 
 def test_a_bar_that_claims_to_be_closed_too_early_is_refused() -> None:
@@ -274,6 +336,9 @@ def test_delays_of_the_venue_and_our_own_are_apart() -> None:
     assert line.feed.venue_delay.count == 2
     assert line.feed.venue_delay.worst_s == CLOSED_AFTER / 1e3
     assert (line.feed.own_delay.count, line.feed.own_delay.worst_s) == (2, 4.0)
+    [standing] = line.feed.standings()
+    assert (standing.key, standing.delay_s, standing.silence_ms, standing.asking) == (("A", "1m"), 2.0, 2_001, False)
+    assert standing.next_ms == START + 3 * MINUTE_MS
 
 
 def test_what_is_held_is_bounded() -> None:
@@ -351,8 +416,8 @@ def test_whatever_happens_each_bar_is_there_once_and_in_order(
     for symbol in symbols:
         delivered = [minute for minute in line.desk.minutes(symbol) if minute < MINUTES]
         assert delivered == [minute for minute in range(MINUTES) if minute not in holes]
-        gaps = [gap for gap in line.desk.gaps if gap[0] == symbol and gap[1] < MINUTES]
-        assert [gap[1] for gap in gaps] == sorted(holes)
+        gaps = [minute for name, first, last, _ in line.desk.gaps if name == symbol for minute in range(first, last)]
+        assert [minute for minute in gaps if minute < MINUTES] == sorted(holes)
     assert all(close == 100.0 + minute for _, minute, close, _ in line.desk.bars)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from random import Random
@@ -11,13 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from market.binance import bar_stream
 from market.binance.bar_feed import BarFeed
 from market.binance.bar_stream import BarStream
 from market.binance.connection import Backoff, StreamConnection
 from market.binance.errors import Unreachable
 from market.binance.streams import stream_urls
 from tests.market.binance.stream_venue import StreamVenue, streams
-from tests.market.binance.test_bar_feed import START, Desk, at
+from tests.market.binance.test_bar_feed import START, Desk, at, message
 
 
 class Ticks:
@@ -69,7 +71,7 @@ async def soon(condition: Callable[[], bool]) -> None:
 async def running(
     venue: StreamVenue, *symbols: str, **changes: Any
 ) -> AsyncIterator[tuple[BarStream, Consumer, Ticks]]:
-    desk, ticks = Consumer(), Ticks()
+    desk, ticks = changes.pop("desk", None) or Consumer(), Ticks()
     feed = BarFeed({(symbol, "1m"): START for symbol in symbols}, desk, venue_ms=START, seconds=lambda: 0.0)
     async with aiohttp.ClientSession() as session:
         values: dict[str, Any] = {"fetch": venue.klines, "server_time": venue.server_time, "jitter": Random(3)}
@@ -191,6 +193,59 @@ async def test_without_rest_a_bar_waits_for_those_before_it() -> None:
             await ticks.look()
             await desk.has(3)
             assert desk.minutes() == [0, 1, 2]
+
+
+async def test_reading_waits_for_what_rest_is_asked_and_then_for_whoever_it_was_read_for() -> None:
+    heard: list[tuple[list[int], bool]] = []
+    async with streams() as venue:
+        venue.venue_ms = at(3)
+        free, asked = asyncio.Event(), asyncio.Event()
+
+        async def fetch(*question: Any) -> Any:
+            asked.set()
+            await free.wait()
+            return await venue.klines(*question)
+
+        desk = Consumer()
+
+        async def after() -> None:
+            heard.append((desk.minutes(), free.is_set()))
+
+        async with running(venue, "A", fetch=fetch, after=after, desk=desk) as (stream, _, _ticks):
+            await venue.until(lambda: venue.sockets)
+            taking = asyncio.create_task(stream.take(message("A", 0)))
+            await taking
+            taking = asyncio.create_task(stream.take(message("A", 2)))
+            await asked.wait()
+            assert not taking.done()
+            free.set()
+            await taking
+    assert heard == [([0], False), ([0, 1, 2], True), ([0, 1, 2], True)], "after the message, the answer, the message"
+
+
+async def test_a_rest_that_hangs_holds_up_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bar_stream, "PATIENCE_S", 0.01)
+
+    async def hang(*question: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async with streams() as venue, running(venue, "A", "B", fetch=hang, seconds=time.monotonic) as (stream, desk, _):
+        await venue.until(lambda: venue.sockets)
+        await stream.take(message("A", 0))
+        await stream.take(message("A", 2))
+        for minute in range(3):
+            await stream.take(message("B", minute))
+        assert (desk.minutes("A"), desk.minutes("B")) == ([0], [0, 1, 2])
+        assert stream.feed.asking(("A", "1m"))
+
+
+async def test_an_event_from_far_ahead_is_taken_when_rest_confirms_its_time() -> None:
+    async with streams() as venue, running(venue, "A") as (stream, desk, _):
+        await venue.until(lambda: venue.sockets)
+        venue.venue_ms = at(9, 2_000)
+        await stream.take(message("A", 9))
+        assert desk.minutes() == list(range(10))
+        assert desk.errors == []
 
 
 # --- one connection ---

@@ -21,7 +21,8 @@ import pytest
 
 from market.bars import MINUTE_MS, fault, validate
 from market.binance.account import AccountClient
-from market.binance.bar_feed import BarFeed, ClosedBar
+from market.binance.bar_feed import BarFeed
+from market.binance.bar_sink import ClosedBar
 from market.binance.decoding import not_finite
 from market.binance.error_codes import error_of
 from market.binance.errors import BinanceError
