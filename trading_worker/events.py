@@ -132,6 +132,16 @@ class BarRevised(Event, frozen=True, kw_only=True):
     revised: BarValues
 
 
+class BarsAbsent(Event, frozen=True, kw_only=True):
+    """Bars of a symbol with open time in [`start_ms`, `end_ms`) that were in no wave and will not come, and why."""
+
+    symbol: str
+    start_ms: int
+    end_ms: int
+    cause: str
+    """As in the lake's ledger of gaps: `venue_has_no_data`, `impossible_bar`."""
+
+
 class Signal(Event, frozen=True, kw_only=True):
     """A proposed trade, with all that is needed to explain it. `time_ms` is the close of the bar it was decided on."""
 
@@ -303,6 +313,7 @@ AnyEvent = (
     | WaveClosed
     | BarRejected
     | BarRevised
+    | BarsAbsent
     | Signal
     | PositionOpened
     | PositionVoided
@@ -316,7 +327,7 @@ AnyEvent = (
 OPERATIONAL: tuple[type[Event], ...] = (EpochStarted, CaughtUp, DecidedLate, BundleRefused, RecoveryDiverged)
 """Kinds that tell about the process."""
 
-INPUT: tuple[type[Event], ...] = (BarRejected, BarRevised)
+INPUT: tuple[type[Event], ...] = (BarRejected, BarRevised, BarsAbsent)
 """Kinds that tell what the source sent wrong: a restart, which reads clean bars, does not see them again."""
 
 _encoder = msgspec.msgpack.Encoder()

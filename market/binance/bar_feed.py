@@ -138,9 +138,10 @@ class BarFeed:
         """The open time of the bar that a series waits for."""
         return self._series[key].next_ms
 
-    def asking(self, key: Key) -> bool:
-        """Whether REST is being asked for bars of a series."""
-        return self._series[key].asking
+    def asking_since(self, key: Key) -> int | None:
+        """The venue's time when REST was asked for bars of a series, None when no answer is awaited."""
+        series = self._series[key]
+        return series.asked if series.asking else None
 
     def standings(self) -> list[Standing]:
         """How all series stand."""
@@ -193,7 +194,7 @@ class BarFeed:
                 continue
             # Before a held bar everything has closed; else it is asked for what the deadline has passed.
             closed_ms = (self.venue_ms - self._deadline_ms) // series.step * series.step
-            series.asking = True
+            series.asking, series.asked = True, self.venue_ms
             found.append(Question(*key, series.next_ms, min(series.held) if series.held else closed_ms))
         self._look_ms = look_ms
         return found

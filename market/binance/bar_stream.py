@@ -102,6 +102,7 @@ class BarStream:
         self._answers: set[asyncio.Task[None]] = set()
         self._patience_until_s = self._ask_time_s = -math.inf
         self._requests = 0
+        self._messages, self._quiet = -1, 0
         self._shards: list[tuple[tuple[Key, ...], StreamConnection]] = []
         for first in range(0, len(feed.keys), per_connection):
             shard = tuple(feed.keys[first : first + per_connection])
@@ -163,18 +164,20 @@ class BarStream:
             await asyncio.wait(self._answers, timeout=left_s)
 
     async def _watch(self) -> None:
-        """Look after the streams."""
-        messages, quiet = -1, 0
         while True:
             await self._sleep(TICK_S)
-            quiet = quiet + 1 if self.feed.messages == messages else 0
-            messages = self.feed.messages
-            if quiet >= QUIET_TICKS or self.feed.doubtful:
-                quiet = 0
-                await self._ask_time()
-            self._ask()
-            await self._tell()
-            await self._wake(set(self.feed.silent()))
+            await self.look()
+
+    async def look(self) -> None:
+        """Look after the streams once."""
+        self._quiet = self._quiet + 1 if self.feed.messages == self._messages else 0
+        self._messages = self.feed.messages
+        if self._quiet >= QUIET_TICKS or self.feed.doubtful:
+            self._quiet = 0
+            await self._ask_time()
+        self._ask()
+        await self._tell()
+        await self._wake(set(self.feed.silent()))
 
     async def _ask_time(self) -> None:
         self._ask_time_s = self._seconds() + ASK_TIME_S

@@ -56,7 +56,7 @@ class Cadence:
 
 
 class Conductor:
-    """The sink of the intake, and the only one who touches engine and journal.
+    """The driver of the intake, and the only one who touches engine and journal.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Conductor:
         self._snapshot_s = perf_counter()
         self._kept: list[MinuteBars] | None = None
 
-    # The sink of the intake
+    # The driver of the intake
 
     async def minute(self, minute: Minute, venue_ms: int) -> None:
         """Take the next wave: decide, journal with one fsync, show."""
@@ -166,6 +166,11 @@ class Conductor:
                 revised=BarValues.of(revised),
             )
         )
+
+    def absent(self, row: int, start_ms: int, end_ms: int, cause: str, time_ms: int) -> None:
+        """Write down that bars will not come; durable with the next wave."""
+        symbol = self.engine.symbols[row]
+        self.note(kinds.BarsAbsent(time_ms=time_ms, symbol=symbol, start_ms=start_ms, end_ms=end_ms, cause=cause))
 
     # What the worker asks for
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from market.bars import MINUTE_MS
 from market.binance.connection import Backoff
-from market.binance.errors import BinanceError, IpBanned
+from market.binance.errors import Action, BinanceError
 from market.errors import utc
 from market.lake import Lake
 from trading_worker.events import AnyEvent, EpochStarted
@@ -157,7 +157,7 @@ class Launch:
             try:
                 found = await ask()
             except BinanceError as error:
-                if not error.retry and not isinstance(error, IpBanned):
+                if error.action not in (Action.RETRY, Action.BACK_OFF):
                     raise
                 self.board.waiting["market"] = str(error)
                 await asyncio.sleep(backoff.next())

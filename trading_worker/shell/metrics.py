@@ -15,6 +15,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from market.binance.breaker import State
+from market.binance.delays import Delays
+from trading_worker.shell.exchange import ExchangeReport, Read
+
 KEPT_SAMPLES = 4_096
 KEPT_ROWS = 20
 
@@ -88,11 +92,12 @@ def _recent() -> deque[Any]:
 class Board:
     """Everything the worker reports about itself. Times are the venue's, in ms UTC; 0 means not yet.
 
-    Waves, bars absent and late, signals and outcomes are counted from the journal, through restarts, and reach back to
-    `since_ms`; all else is counted since the process began. What makes a wave missed is said in `tally`.
+    Waves, bars absent, revised and late, signals and outcomes are counted from the journal, through restarts, and reach
+    back to `since_ms`; all else is counted since the process began. What makes a wave missed is said in `tally`.
     `waiting` holds, per part of the worker, why it is not ready; the worker is ready when it is empty.
     `models` says of each model in which format it runs, or why its plain version stands in; `modules` of each optional
-    module whether it is off, in force or on its fallback.
+    module whether it is off, in force or on its fallback. `absences` are bars that were not in their wave,
+    `bars_absent` by cause those that will not come at all. `exchange` reads what the client counts.
     """
 
     worker: str
@@ -122,7 +127,6 @@ class Board:
     messages: int = 0
     prices: int = 0
     bars_fetched: int = 0
-    fetch_failures: int = 0
     bars_revised: int = 0
     signals_total: int = 0
     r_sum: float = 0.0
@@ -130,10 +134,10 @@ class Board:
     commits: Samples = field(default_factory=Samples)
     wave_time: Samples = field(default_factory=Samples)
     state_commits: Samples = field(default_factory=Samples)
-    venue_delay: Samples = field(default_factory=Samples)
     swap_pause: Samples = field(default_factory=Samples)
     rejected: Counter[str] = field(default_factory=Counter)
     reconnects: Counter[str] = field(default_factory=Counter)
+    bars_absent: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     signals: deque[dict[str, Any]] = field(default_factory=_recent)
     rejections: deque[dict[str, Any]] = field(default_factory=_recent)
@@ -144,6 +148,7 @@ class Board:
     refused: deque[Refusal] = field(default_factory=_recent)
     refusals_total: int = 0
     swaps_total: int = 0
+    exchange: Read = ExchangeReport
 
     @property
     def ready(self) -> bool:
@@ -169,10 +174,13 @@ class BoardCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family after another, all prefixed `perpforge_`."""
-        yield from _gauges(self._board)
-        yield from _counters(self._board)
+        report = self._board.exchange()
+        yield from _gauges(self._board, report)
+        yield from _counters(self._board, report)
         yield from _labelled(self._board)
-        yield from _summaries(self._board)
+        yield from _circuits(report)
+        yield from _symbols(report)
+        yield from _summaries(self._board, report)
 
 
 def registry_for(board: Board) -> CollectorRegistry:
@@ -182,7 +190,7 @@ def registry_for(board: Board) -> CollectorRegistry:
     return registry
 
 
-def _gauges(board: Board) -> Iterator[Metric]:
+def _gauges(board: Board, report: ExchangeReport) -> Iterator[Metric]:
     values = {
         "ready": ("1 when the worker decides on live waves", float(board.ready)),
         "venue_time_seconds": ("the newest event time the venue has sent", board.venue_ms / 1e3),
@@ -194,9 +202,14 @@ def _gauges(board: Board) -> Iterator[Metric]:
         "model_fallbacks": ("components of the bundle that run as their fallback", float(len(board.fallbacks))),
         "journal_epoch": ("epoch of the journal", float(board.epoch)),
         "journal_sequence": ("sequence of the last committed event", float(board.sequence)),
+        "stream_connections": ("stream connections that are kept", float(report.connections)),
+        "venue_weight": ("weight used in the venue's present minute, as it last told", report.venue_weight),
+        "weight": ("weight of the last 60 seconds of all processes that share the budget", report.weight),
+        "weight_limit": ("weight that the venue allows in a minute", report.weight_limit),
     }
     for name, (text, value) in values.items():
-        yield GaugeMetricFamily(f"perpforge_{name}", text, value=value)
+        if value is not None:
+            yield GaugeMetricFamily(f"perpforge_{name}", text, value=float(value))
     info = GaugeMetricFamily(
         "perpforge_bundle", "the bundle that decides", labels=["version", "decision_spec", "source"]
     )
@@ -204,7 +217,7 @@ def _gauges(board: Board) -> Iterator[Metric]:
     yield info
 
 
-def _counters(board: Board) -> Iterator[Metric]:
+def _counters(board: Board, report: ExchangeReport) -> Iterator[Metric]:
     values = {
         "minutes": ("minute waves handed to the engine", board.minutes),
         "waves": ("decision waves run, late ones and those of the time the worker was down included", board.waves),
@@ -219,7 +232,11 @@ def _counters(board: Board) -> Iterator[Metric]:
         "messages": ("stream messages received", board.messages),
         "prices": ("price updates handed to the engine", board.prices),
         "bars_fetched": ("bars fetched over REST after the start", board.bars_fetched),
-        "fetch_failures": ("requests for bars that the venue did not answer", board.fetch_failures),
+        "fetch_failures": ("questions for bars or the time that REST did not answer", report.rest_failures),
+        "bars_repeated": ("bars that came again with the same numbers", report.repeated),
+        "streams_resubscribed": ("silent streams that were subscribed to again", report.resubscribed),
+        "connections_renewed": ("stream connections replaced without a gap before the venue's cut", report.renewals),
+        "budget_waited_seconds": ("how long requests have waited for room in the budget", report.waited_s),
         "bars_revised": ("bars that came again with other numbers", board.bars_revised),
         "signals": ("signals", board.signals_total),
         "segments_published": ("journal segments written to the lake", board.segments_published),
@@ -233,6 +250,7 @@ def _counters(board: Board) -> Iterator[Metric]:
 def _labelled(board: Board) -> Iterator[Metric]:
     families = (
         ("bars_rejected", "bars and messages that were refused", "reason", board.rejected),
+        ("bars_absent", "bars that will not come, in no wave", "cause", board.bars_absent),
         ("reconnects", "stream connections opened again", "cause", board.reconnects),
         ("positions_closed", "virtual positions that ended", "outcome", board.outcomes),
     )
@@ -243,21 +261,46 @@ def _labelled(board: Board) -> Iterator[Metric]:
         yield family
 
 
-def _summaries(board: Board) -> Iterator[Metric]:
-    families = (
+def _circuits(report: ExchangeReport) -> Iterator[Metric]:
+    family = GaugeMetricFamily(
+        "perpforge_circuit", "1 for the state that each circuit of requests is in", labels=["kind", "state"]
+    )
+    for kind, now in report.circuits.items():
+        for state in State:
+            family.add_metric([kind, state.value], float(state.value == now))
+    yield family
+
+
+def _symbols(report: ExchangeReport) -> Iterator[Metric]:
+    delay = GaugeMetricFamily(
+        "perpforge_symbol_venue_delay_seconds", "what the venue took to send a symbol's last bar", labels=["symbol"]
+    )
+    silence = GaugeMetricFamily(
+        "perpforge_symbol_silence_seconds", "venue time since a symbol's stream last said anything", labels=["symbol"]
+    )
+    for each in report.symbols:
+        if each.delay_s is not None:
+            delay.add_metric([each.symbol], each.delay_s)
+        silence.add_metric([each.symbol], each.silence_s)
+    yield from (delay, silence)
+
+
+def _summaries(board: Board, report: ExchangeReport) -> Iterator[Metric]:
+    families: tuple[tuple[str, str, Samples | Delays], ...] = (
         ("journal_commit", "append and fsync of one wave's events", board.commits),
         ("wave_processing", "from the bar that completes a wave to its committed decisions", board.wave_time),
         ("state_commit", "storing one wave's state in the mapped files", board.state_commits),
-        ("venue_delay", "event time of a closed bar minus its close, by the venue's clock", board.venue_delay),
+        ("venue_delay", "event time of a closed bar minus its close, by the venue's clock", report.venue_delay),
+        ("own_delay", "from the receipt of a closed bar to its delivery, by ours", report.own_delay),
         ("bundle_swap_pause", "how long a swap held the waves", board.swap_pause),
     )
-    for name, text, samples in families:
+    for name, text, taken in families:
         full = f"perpforge_{name}_seconds"
         family = Metric(full, text, "summary")
         for q in (0.5, 0.99):
-            value = samples.quantile(q)
+            value = taken.quantile(q) if taken.count else None
             if value is not None:
                 family.add_sample(full, {"quantile": str(q)}, value)
-        family.add_sample(f"{full}_count", {}, float(samples.count))
-        family.add_sample(f"{full}_sum", {}, samples.sum)
+        family.add_sample(f"{full}_count", {}, float(taken.count))
+        family.add_sample(f"{full}_sum", {}, taken.sum if isinstance(taken, Samples) else taken.sum_s)
         yield family

@@ -6,8 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from market.binance.delays import Delays
 from market.errors import utc
-from trading_worker.shell.metrics import Board
+from trading_worker.shell.exchange import ExchangeReport
+from trading_worker.shell.metrics import Board, Samples
+
+SHOWN_SYMBOLS = 10
 
 _STYLE = """
 :root{--ink:#1b2430;--soft:#5d6b7a;--line:#dfe5eb;--card:#fff;--page:#f4f6f8;--good:#0f7b4f;--bad:#b42318;--warn:#9a6700}
@@ -31,6 +35,7 @@ td.long{white-space:normal;overflow-wrap:anywhere}ul{margin:0;padding-left:18px}
 
 def render(board: Board) -> str:
     """The page."""
+    report = board.exchange()
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">',
@@ -42,7 +47,8 @@ def render(board: Board) -> str:
             _bundle(board),
             _positions(board),
             _signals(board),
-            _delays(board),
+            _delays(board, report),
+            _exchange(board, report),
             _data(board),
             _history(board),
             '<p class="soft">The same as JSON: <a href="status.json">status.json</a>'
@@ -142,19 +148,52 @@ def _rows(found: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> list[list[
     return rows
 
 
-def _delays(board: Board) -> str:
-    measured = (
-        ("venue: close of a bar to its last message", board.venue_delay),
+def _delays(board: Board, report: ExchangeReport) -> str:
+    measured: tuple[tuple[str, Samples | Delays], ...] = (
+        ("venue: close of a bar to its last message", report.venue_delay),
+        ("ours: receipt of a bar to its delivery", report.own_delay),
         ("ours: last bar of a wave to committed decisions", board.wave_time),
         ("ours: journal commit", board.commits),
         ("ours: state into the mapped files", board.state_commits),
         ("ours: swap of a bundle", board.swap_pause),
     )
-    rows = [
-        (name, samples.count, _milliseconds(samples.last), *map(_milliseconds, map(samples.quantile, (0.5, 0.99))))
-        for name, samples in measured
-    ]
+    rows = [(name, taken.count, *map(_milliseconds, _points(taken))) for name, taken in measured]
     return _section("Delays", _table(("", "count", "last", "median", "99 %"), rows))
+
+
+def _points(taken: Samples | Delays) -> tuple[float | None, float | None, float | None]:
+    """Last, median and 99th percentile, seconds."""
+    if not taken.count:
+        return None, None, None
+    return taken.last if isinstance(taken, Samples) else taken.last_s, taken.quantile(0.5), taken.quantile(0.99)
+
+
+def _exchange(board: Board, report: ExchangeReport) -> str:
+    budget = "not counted here" if report.weight is None else f"{report.weight:,} of {report.weight_limit:,}"
+    rows: list[tuple[object, ...]] = [
+        *((f"circuit: {kind.replace('_', ' ')}", state.replace("_", " ")) for kind, state in report.circuits.items()),
+        ("weight of the last minute, all processes of this address", budget),
+        ("weight of this minute, as the venue tells", "-" if report.venue_weight is None else report.venue_weight),
+        ("waited for room in the budget", f"{report.waited_s:.1f} s"),
+        ("questions that REST did not answer", report.rest_failures),
+        ("stream connections", report.connections),
+        ("connections renewed without a gap", report.renewals),
+        ("silent streams subscribed to again", report.resubscribed),
+        *((f"reconnected: {name}", count) for name, count in sorted(board.reconnects.items())),
+    ]
+    worst = sorted(report.symbols, key=lambda each: (-each.silence_s, -(each.delay_s or 0.0), each.symbol))
+    slow = [
+        (
+            each.symbol,
+            f"{each.silence_s:.1f} s",
+            _milliseconds(each.delay_s),
+            each.resubscribed,
+            "yes" if each.asking else "",
+        )
+        for each in worst[:SHOWN_SYMBOLS]
+    ]
+    head = ("symbols silent for longest", "silent", "venue's delay of its last bar", "resubscribed", "asked for")
+    return _section("Exchange", _table(("", ""), rows) + (_table(head, slow) if slow else ""))
 
 
 def _data(board: Board) -> str:
@@ -163,13 +202,13 @@ def _data(board: Board) -> str:
         ("decision waves while the worker was down", board.waves_down),
         ("cut at the deadline", board.waves_cut),
         ("bars absent from their wave", board.absences),
+        *((f"bars that will not come: {cause}", count) for cause, count in sorted(board.bars_absent.items())),
         ("late bars", board.late_bars),
         ("bars fetched over REST since the start", board.bars_fetched),
         ("bars that came again with other numbers", board.bars_revised),
         ("stream messages", board.messages),
         ("journal segments published", board.segments_published),
         *((f"outcome: {name}", count) for name, count in sorted(board.outcomes.items())),
-        *((f"reconnected: {name}", count) for name, count in sorted(board.reconnects.items())),
         *((f"rejected: {name}", count) for name, count in sorted(board.rejected.items())),
     ]
     rejected = [(_time(entry["time_ms"]), entry["symbol"], entry["reason"]) for entry in reversed(board.rejections)]

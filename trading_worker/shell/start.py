@@ -24,10 +24,10 @@ from trading_worker.events import AnyEvent, BundleSwapped, PositionClosed, Posit
 from trading_worker.settings import EngineSettings
 from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded
 from trading_worker.shell.conductor import Conductor
-from trading_worker.shell.intake import Fetch
 from trading_worker.shell.keeping import StateKeeper
+from trading_worker.shell.venue import Fetch
 from trading_worker.shell.warmup import AT_ONCE, warm
-from trading_worker.shell.waves import NEVER, WaveAssembler
+from trading_worker.shell.waves import WaveAssembler
 
 CHUNK_MS = 12 * 60 * MINUTE_MS
 """Market time fetched in one go while catching up."""
@@ -215,19 +215,17 @@ class CatchUp:
     async def _stretch(self, end_ms: int, now_ms: int) -> None:
         """Every minute that closes before `end_ms`."""
         symbols = self._conductor.engine.symbols
-        next_ms = self._waves.wave_ms + 1
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(symbol: str, fed_ms: int) -> Bars:
+        async def one(row: int, symbol: str) -> Bars:
             # A series that was absent from the last wave still lacks those minutes.
-            start_ms = next_ms if fed_ms == NEVER else min(next_ms, fed_ms + 1)
             async with gate:
-                return await self._fetch(symbol, start_ms, end_ms)
+                return await self._fetch(symbol, self._waves.next_open(row), end_ms)
 
-        found = await asyncio.gather(*map(one, symbols, self._waves.fed))
+        found = await asyncio.gather(*(one(row, symbol) for row, symbol in enumerate(symbols)))
         for row, bars in enumerate(found):
             for bar in bars:
-                self._waves.offer(row, bar)
+                self._waves.take(row, bar)
         while self._waves.next_ms < end_ms:
             minute = self._waves.ready() or self._waves.cut()
             await self._conductor.minute(minute, now_ms)

@@ -27,17 +27,16 @@ _HEADERS = {
 
 def as_json(board: Board) -> dict[str, Any]:
     """The board as plain JSON values; durations as count and milliseconds."""
-    samples = {
-        name: getattr(board, name) for name in ("commits", "wave_time", "state_commits", "venue_delay", "swap_pause")
-    }
+    samples = {name: getattr(board, name) for name in ("commits", "wave_time", "state_commits", "swap_pause")}
     lists = ("signals", "rejections", "positions")
     rows = {name: list(getattr(board, name)) for name in lists}
-    skipped = {*samples, *lists, "swaps", "refused"}
+    skipped = {*samples, *lists, "swaps", "refused", "exchange"}
     plain = {name: getattr(board, name) for name in Board.__slots__ if name not in skipped}
     return {
         "ready": board.ready,
         **plain,
         "mean_r": board.mean_r,
+        "exchange": board.exchange().plain(),
         "swaps": [asdict(swap) for swap in board.swaps],
         "refused": [asdict(refusal) for refusal in board.refused],
         **rows,

@@ -16,9 +16,11 @@ and those that are run afterwards only bring state and positions up to date. `wa
 from __future__ import annotations
 
 from features.barriers import OUTCOME
+from market.bars import MINUTE_MS
 from trading_worker.events import (
     AnyEvent,
     BarRevised,
+    BarsAbsent,
     BundleRefused,
     CaughtUp,
     DecidedLate,
@@ -73,6 +75,8 @@ class Tally:
                 self._end(event.position_id, "lost")
             case BarRevised():
                 self._board.bars_revised += 1
+            case BarsAbsent():
+                self._board.bars_absent[event.cause] += (event.end_ms - event.start_ms) // MINUTE_MS
             case BundleRefused():
                 self._board.refusals_total += 1
                 self._board.refused.append(Refusal(event.time_ms, event.bundle, event.reason))

@@ -18,7 +18,7 @@ from market.errors import LakeError
 from market.klines_store import date_of, day_start, read_all, stored_dates
 from market.lake import Lake
 from market.state_store import read_states, state_dates
-from trading_worker.shell.intake import Fetch
+from trading_worker.shell.venue import Fetch
 
 LAKE_DAYS = 30
 """How far back the lake's klines are read when it has no state to start from: more than any ready row waits for."""

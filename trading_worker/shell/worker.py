@@ -15,9 +15,9 @@ from typing import Any
 import aiohttp
 
 from features.decision_spec import DECISION_SPEC, DecisionSpec
-from market.binance.rate_limit import budget_for
+from market.binance.breaker import Breaker, BreakerSettings
+from market.binance.rate_limit import Priority, budget_for
 from market.binance.rest import MarketDataClient
-from market.binance.streams import parse_kline
 from market.errors import MarketError, utc
 from market.lake import Lake
 from models_registry.mlflow_rest import MlflowRest
@@ -29,7 +29,7 @@ from trading_worker.settings import WorkerSettings
 from trading_worker.shell.bundles import BundleCache, BundleWatcher, Loaded, load_bundle
 from trading_worker.shell.conductor import Conductor
 from trading_worker.shell.consultation import Consultation
-from trading_worker.shell.feed import Feed
+from trading_worker.shell.exchange import reader
 from trading_worker.shell.intake import Intake
 from trading_worker.shell.keeping import StateKeeper
 from trading_worker.shell.launch import Launch
@@ -39,13 +39,15 @@ from trading_worker.shell.publish import Publisher
 from trading_worker.shell.rejections import Rejections
 from trading_worker.shell.snapshot_store import SnapshotStore
 from trading_worker.shell.status import StatusServer
-from trading_worker.shell.venue import Ban, Venue
+from trading_worker.shell.venue import Venue
 from trading_worker.shell.warmup import warm
 
 log = logging.getLogger("trading_worker")
 
 LIVE_ATTEMPTS = 2
 """How often a read is sent while waves wait for it; at the start it may take longer."""
+MOST_OPEN_S = 30.0
+"""How long the circuit of market data is open at most: a gap is to be filled soon after REST is back."""
 PUBLISH_S = 2.0
 """Wall seconds between two looks for segments to publish."""
 
@@ -126,11 +128,7 @@ class Worker:
         self._stack.push_async_callback(server.stop)
         log.info("status page at %s", server.url)
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
-        ban, rejections, url = Ban(time.monotonic), Rejections(board), settings.binance_base_url
-        budget = budget_for(url)
-        self._patient = Venue(MarketDataClient(url, session, budget=budget), ban, rejections)
-        quick = MarketDataClient(url, session, attempts=LIVE_ATTEMPTS, budget=budget)
-        self._quick = Venue(quick, ban, rejections)
+        self._connect(session)
         # The lock on the journal comes first: a second worker on this folder must end before it does anything.
         journal = self._stack.enter_context(
             Journal(
@@ -155,20 +153,9 @@ class Worker:
         champion = await self._watcher.first()
         board.waiting.pop("bundle", None)
         log.info("bundle %s (%s) from the %s", champion.version, champion.name, champion.source)
-        intake = await self._launch(journal, champion)
-        engine = self._running().engine
-        self._consultation = Consultation(engine, batched=settings.enable_batch_prediction)
+        intake = await self._launch(journal, champion, session)
+        self._consultation = Consultation(self._running().engine, batched=settings.enable_batch_prediction)
         self._stack.push_async_callback(self._consultation.aclose)
-        symbols = engine.symbols
-        feed = Feed(
-            settings.binance_ws_url,
-            symbols,
-            session,
-            intake,
-            board,
-            jitter=self._jitter,
-            server_time=self._quick.server_time,
-        )
         self._publisher = Publisher(
             self._lake,
             journal,
@@ -179,11 +166,20 @@ class Worker:
         )
         log.info("caught up to %s, state from %s", utc(board.wave_ms), board.origin)
         async with asyncio.TaskGroup() as group:
-            group.create_task(feed.run())
+            group.create_task(intake.stream.run())
             group.create_task(self._watcher.run(self._accept))
             group.create_task(self._publisher.run())
 
-    async def _launch(self, journal: Journal, champion: Loaded) -> Intake:
+    def _connect(self, session: aiohttp.ClientSession) -> None:
+        """The clients of the venue: one budget and one set of circuits for both."""
+        rejections, url = Rejections(self._board), self._settings.binance_base_url
+        self._budget = budget_for(url)
+        self._breaker = Breaker(BreakerSettings(most_open_s=MOST_OPEN_S))
+        patient = MarketDataClient(url, session, budget=self._budget, breaker=self._breaker, priority=Priority.BACKFILL)
+        quick = MarketDataClient(url, session, attempts=LIVE_ATTEMPTS, budget=self._budget, breaker=self._breaker)
+        self._patient, self._quick = Venue(patient, rejections), Venue(quick, rejections)
+
+    async def _launch(self, journal: Journal, champion: Loaded, session: aiohttp.ClientSession) -> Intake:
         """Bring an engine to the present, with the champion; returns the intake that goes on from there."""
         board = self._board
         board.waiting["state"] = "loading"
@@ -215,11 +211,15 @@ class Worker:
             waves,
             conductor,
             board,
-            parse=parse_kline,
-            fetch=self._quick.klines,
+            ws_root=self._settings.binance_ws_url,
+            session=session,
+            fetch=self._quick.client.klines,
             server_time=self._quick.server_time,
+            jitter=self._jitter,
+            seconds=time.perf_counter,
             venue_ms=venue_ms,
         )
+        board.exchange = reader(self._quick.client, self._breaker, self._budget, intake.stream)
         self._lock = intake.lock
         return intake
 

@@ -236,7 +236,7 @@ async def test_a_rest_that_hangs_holds_up_no_stream(monkeypatch: pytest.MonkeyPa
         for minute in range(3):
             await stream.take(message("B", minute))
         assert (desk.minutes("A"), desk.minutes("B")) == ([0], [0, 1, 2])
-        assert stream.feed.asking(("A", "1m"))
+        assert stream.feed.asking_since(("A", "1m")) == at(2, 1_999)
 
 
 async def test_an_event_from_far_ahead_is_taken_when_rest_confirms_its_time() -> None:

@@ -1,35 +1,13 @@
-"""A ban is kept: nobody asks while it lasts. And bars that are not possible go no further."""
+"""Bars that are not possible go no further."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from market.bars import MINUTE_MS, Bars, from_columns
-from market.binance.errors import IpBanned
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.rejections import Rejections
-from trading_worker.shell.venue import BAN_S, Ban, Venue
-
-
-async def test_nothing_is_asked_while_a_ban_lasts_and_then_again() -> None:
-    now, asked = [0.0], 0
-    ban = Ban(lambda: now[0])
-
-    async def question() -> int:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            raise IpBanned(418, -1003, "banned")
-        return asked
-
-    for seconds in (0.0, 1.0, BAN_S - 1.0):
-        now[0] = seconds
-        with pytest.raises(IpBanned):
-            await ban.ask(question)
-    assert asked == 1
-    now[0] = BAN_S
-    assert await ban.ask(question) == 2
+from trading_worker.shell.venue import Venue
 
 
 class Client:
@@ -49,7 +27,7 @@ async def test_of_fetched_bars_the_possible_go_on_and_each_other_is_refused_once
     bars["high"][1], bars["close"][2], bars["volume"][4] = 99.0, np.nan, -1.0
     board, written = Board(worker="w"), []
     rejections = Rejections(board)
-    venue = Venue(Client(bars), Ban(lambda: 0.0), rejections)  # type: ignore[arg-type]
+    venue = Venue(Client(bars), rejections)  # type: ignore[arg-type]
     first = await venue.klines("A", 0, 4 * MINUTE_MS)
     rejections.write_to(lambda error, venue_ms: written.append((error.symbol, error.open_time // MINUTE_MS, venue_ms)))
     assert [minute for _, minute, _ in written] == [1, 2], "what was refused before there was a journal is in it too"
