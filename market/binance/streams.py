@@ -98,12 +98,21 @@ class KlineEvent(
     def bar(self) -> np.void:
         """The bar as one `BAR`. Missing flows follow the rule of `market.bars`. Not checked: see `bars.check_next`."""
         kline = self.kline
-        bar: np.void = np.zeros(1, dtype=BAR)[0]
-        for name in BAR.names or ():
-            value = getattr(kline, name)
-            bar[name] = math.nan if value is None else value
-        if math.isnan(kline.quote_volume):
-            bar["quote_volume"] = kline.close * kline.volume
+        bars = np.empty(1, dtype=BAR)
+        bars[0] = (
+            kline.open_time,
+            kline.close_time,
+            kline.open,
+            kline.high,
+            kline.low,
+            kline.close,
+            kline.volume,
+            kline.close * kline.volume if math.isnan(kline.quote_volume) else kline.quote_volume,
+            math.nan if kline.trades is None else kline.trades,
+            kline.taker_buy_base,
+            kline.taker_buy_quote,
+        )
+        bar: np.void = bars[0]
         return bar
 
 
