@@ -46,8 +46,8 @@ log = logging.getLogger("trading_worker")
 
 LIVE_ATTEMPTS = 2
 """How often a read is sent while waves wait for it; at the start it may take longer."""
-MOST_OPEN_S = 30.0
-"""How long the circuit of market data is open at most: a gap is to be filled soon after REST is back."""
+CIRCUITS = BreakerSettings(most_open_s=30.0)
+"""Open for less long than usual: streams go on meanwhile, and a gap is to be filled soon after REST is back."""
 PUBLISH_S = 2.0
 """Wall seconds between two looks for segments to publish."""
 
@@ -174,7 +174,7 @@ class Worker:
         """The clients of the venue: one budget and one set of circuits for both."""
         rejections, url = Rejections(self._board), self._settings.binance_base_url
         self._budget = budget_for(url)
-        self._breaker = Breaker(BreakerSettings(most_open_s=MOST_OPEN_S))
+        self._breaker = Breaker(CIRCUITS)
         patient = MarketDataClient(url, session, budget=self._budget, breaker=self._breaker, priority=Priority.BACKFILL)
         quick = MarketDataClient(url, session, attempts=LIVE_ATTEMPTS, budget=self._budget, breaker=self._breaker)
         self._patient, self._quick = Venue(patient, rejections), Venue(quick, rejections)

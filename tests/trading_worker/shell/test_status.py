@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 import aiohttp
 import pytest
 
+from market.binance.breaker import State
+from trading_worker.shell.exchange import ExchangeReport, SymbolReport
 from trading_worker.shell.metrics import Board, Refusal, Samples, Swap
 from trading_worker.shell.status import StatusServer
 
@@ -30,6 +32,17 @@ def board() -> Board:
     board.r_sum = 3.0
     board.since_ms = 1_768_003_200_000
     board.commits.add(0.002)
+    board.bars_absent[EVIL] += 2
+    board.reconnects[EVIL] += 1
+    report = ExchangeReport(
+        connections=2,
+        circuits={EVIL: State.HALF_OPEN.value},
+        weight=120,
+        weight_limit=2400,
+        symbols=(SymbolReport(EVIL, 2.5, 40.0, True, 3), SymbolReport("BTCUSDT", None, 0.5, False, 0)),
+    )
+    report.venue_delay.add(2.5)
+    board.exchange = lambda: report
     return board
 
 
@@ -63,6 +76,9 @@ async def test_the_page_escapes_everything_and_loads_nothing(server: StatusServe
     seen = _Tags()
     seen.feed(text)
     assert "counted since 2026-01-10 00:00:00" in text
+    assert "half open" in text
+    assert "120 of 2,400" in text
+    assert text.index("40.0 s") < text.index("0.5 s"), "who is silent for longest comes first"
     assert "script" not in seen.tags
     assert seen.loads == ["status.json", "metrics"]
     assert "&lt;script&gt;" in text
@@ -92,6 +108,19 @@ async def test_json_and_metrics_tell_the_same(server: StatusServer) -> None:
     assert 'perpforge_positions_closed_total{outcome="target"} 2.0' in text
     assert 'perpforge_journal_commit_seconds{quantile="0.5"} 0.002' in text
     assert "perpforge_ready 0.0" in text
+    exchange = told["exchange"]
+    assert (exchange["weight"], exchange["resubscribed"], exchange["venue_delay"]["last_ms"]) == (120, 3, 2500.0)
+    assert exchange["own_delay"] == {"count": 0, "last_ms": None, "p50_ms": None, "p99_ms": None}
+    assert exchange["symbols"]["BTCUSDT"] == {"delay_s": None, "silence_s": 0.5, "asking": False, "resubscribed": 0}
+    for line in (
+        "perpforge_weight 120.0",
+        "perpforge_streams_resubscribed_total 3.0",
+        "perpforge_venue_delay_seconds_count 1.0",
+        'perpforge_symbol_silence_seconds{symbol="BTCUSDT"} 0.5',
+    ):
+        assert line in text
+    assert 'state="half_open"} 1.0' in text
+    assert "perpforge_venue_weight" not in text, "what is not known is not told"
 
 
 def test_an_empty_board_has_no_mean_and_no_quantiles() -> None:

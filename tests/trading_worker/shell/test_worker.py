@@ -15,6 +15,7 @@ import pytest
 from features import DECISION_SPEC, DecisionSpec
 from market.bars import Bars
 from market.binance import bar_stream
+from market.binance.breaker import BreakerSettings
 from market.binance.errors import Unreachable
 from market.binance.rest import MarketDataClient
 from market.simulator.faults import KINDS, BarName, Corruption, FaultRequest, spoil
@@ -40,6 +41,7 @@ from trading_worker.events import (
     OPERATIONAL,
     AnyEvent,
     BarRejected,
+    BarsAbsent,
     BundleRefused,
     BundleSwapped,
     DecidedLate,
@@ -52,7 +54,7 @@ from trading_worker.events import (
 )
 from trading_worker.replay import plain_predictor, replay
 from trading_worker.settings import load
-from trading_worker.shell import conductor, start
+from trading_worker.shell import conductor, start, worker
 from trading_worker.shell.bundles import Loaded
 from trading_worker.shell.metrics import Board
 from trading_worker.shell.publish import Publisher
@@ -181,6 +183,54 @@ async def test_a_bar_that_the_venue_lacks_is_named_absent_and_the_wave_is_not_mi
     cut = [event for event in journaled(tmp_path) if isinstance(event, WaveClosed) and event.absent]
     assert [(event.time_ms, event.absent) for event in cut] == [(START_MS + 10 * MINUTE_MS - 1, ("ETHUSDT",))]
     assert (board.waves, board.waves_missed, board.waves_cut) == (4, 0, 1)
+    [gone] = [event for event in journaled(tmp_path) if isinstance(event, BarsAbsent)]
+    assert (gone.symbol, gone.start_ms, gone.end_ms) == (
+        "ETHUSDT",
+        START_MS + 9 * MINUTE_MS,
+        START_MS + 10 * MINUTE_MS,
+    )
+    assert board.bars_absent == {gone.cause: 1} == {"venue_has_no_data": 1}
+
+
+async def test_the_board_tells_how_the_exchange_stands(tmp_path: Path) -> None:
+    async with exchange_and_worker(tmp_path) as (simulator, board):
+        assert board.exchange().circuits == {"market_data": "closed"}
+        simulator.faults.add(FaultRequest(drop_closed=[BarName("ETHUSDT", START_MS + MINUTE_MS)]))
+        await simulator.step(4)
+        report = board.exchange()
+    assert (report.connections, report.weight, report.rest_failures) == (1, None, 0), "a simulator has no budget here"
+    assert report.venue_weight
+    assert report.venue_delay.count == 11
+    assert (report.venue_delay.worst_s, report.own_delay.count) == (2.0, 11)
+    assert [(each.symbol, each.delay_s, each.asking) for each in report.symbols] == [
+        (symbol, 2.0, False) for symbol in open_source(SOURCE).symbols()
+    ]
+
+
+async def test_rest_that_fails_opens_the_circuit_and_the_bars_come_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six failures open it; what the streams bring goes on, and what they do not comes late."""
+    monkeypatch.setattr(worker, "CIRCUITS", BreakerSettings(spacing_s=0.0, open_s=0.01, most_open_s=0.01))
+    minutes = range(4, 8)
+    async with exchange_and_worker(tmp_path) as (simulator, board):
+        symbol = open_source(SOURCE).symbols()[1]
+        simulator.faults.add(FaultRequest(drop_closed=[BarName(symbol, START_MS + m * MINUTE_MS) for m in minutes]))
+        simulator.rest_faults.down = True
+        await simulator.step(9)
+        await until(lambda: board.exchange().rest_failures > 0)
+        assert board.exchange().circuits["market_data"] != "closed"
+        assert "cannot be fetched" in board.notes["rest"]
+        simulator.rest_faults.down = False
+        await until(lambda: board.exchange().circuits["market_data"] != "open")
+        await simulator.step(20)
+        assert board.exchange().circuits["market_data"] == "closed"
+        assert "rest" not in board.notes
+    closed = [event for event in journaled(tmp_path) if isinstance(event, WaveClosed)]
+    absent = [event.time_ms for event in closed if symbol in event.absent]
+    late = [open_time for event in closed for name, open_time in event.late if name == symbol]
+    assert [time_ms - MINUTE_MS + 1 for time_ms in absent] == late, "each bar that its wave lacked was fed late"
+    assert set(late) >= {START_MS + minute * MINUTE_MS for minute in minutes}
 
 
 async def test_a_decision_wave_without_any_bar_is_missed(tmp_path: Path) -> None:
