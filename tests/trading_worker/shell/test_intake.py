@@ -257,6 +257,34 @@ async def test_a_wave_waits_for_rest_while_there_is_time_and_not_for_what_is_not
         assert line.waves == [(0, [0], [1], [])]
 
 
+async def test_waves_are_run_one_at_a_time_whatever_connection_completes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free, began = asyncio.Event(), asyncio.Event()
+    async with at_work() as line:
+        plain = line.desk.minute
+
+        async def slow(minute: Minute, venue_ms: int) -> None:
+            began.set()
+            await free.wait()
+            await plain(minute, venue_ms)
+
+        monkeypatch.setattr(line.desk, "minute", slow)
+        await line.say("A", 0)
+        first = asyncio.create_task(line.say("B", 0))
+        await began.wait()
+        shown = len(line.desk.shown)
+        others = [asyncio.create_task(line.say(symbol, 1)) for symbol in "AB"]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not others[1].done()
+        assert len(line.desk.shown) == shown, "no price in the middle of a wave"
+        assert line.intake.lock.locked()
+        free.set()
+        await asyncio.gather(first, *others)
+        assert line.waves == [(0, [0, 1], [], []), (1, [0, 1], [], [])]
+
+
 async def test_what_will_not_come_is_told_with_its_cause() -> None:
     async with at_work() as line:
         await line.say("A", 0)
