@@ -33,8 +33,8 @@ $(STAMP): $(LOCKS)
 demo: $(STAMP)  ## the whole loop, offline, in minutes; KLINES=DIR uses recorded 1m klines; ARGS passes flags on
 	$(BIN)/perpforge demo $(if $(KLINES),--klines '$(KLINES)') $(ARGS)
 
-test: $(STAMP)  ## the tests; ARGS passes flags on to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## the tests, a file at a time on each processor; ARGS passes flags on to pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
