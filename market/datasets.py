@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from market.errors import UnknownDataset
+from market.errors import SchemaMismatch, UnknownDataset
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ _ALL = (
         "gaps",
         "Minutes [from, to) that should have a bar and have none, with the cause; never filled.",
         _schema({"symbol": _TEXT, "from": _TIME, "to": _TIME, "cause": _TEXT}),
+    ),
+    Dataset(
+        "kline_days",
+        "How far each symbol of a day has been ingested (done, archive_only or open), and its first and last bar.",
+        _schema({"symbol": _TEXT, "state": _TEXT}, {"first": _TIME, "last": _TIME}),
+        ("date",),
     ),
     Dataset(
         "universe",
@@ -149,3 +157,35 @@ def dataset(name: str, known: dict[str, Dataset] = DATASETS) -> Dataset:
         return known[name]
     except KeyError:
         raise UnknownDataset(name, tuple(known)) from None
+
+
+def conform(target: Dataset, table: pa.Table, partition: Mapping[str, str]) -> pa.Table:
+    """The table as the dataset's files hold it: the schema's columns in order and type, then the extra ones.
+
+    Every value of `partition` may be repeated as a column, which is left out. `SchemaMismatch` says what does not fit.
+    """
+    names = table.column_names
+    if len(set(names)) != len(names):
+        raise SchemaMismatch(target.name, "a column occurs twice")
+    for key, value in partition.items():
+        if key in names and set(table.column(key).cast(pa.string()).unique().to_pylist()) - {value}:
+            raise SchemaMismatch(target.name, f"its column {key} is not {value!r} throughout")
+    columns: dict[pa.Field[Any], Any] = {}
+    for field in target.schema:
+        if field.name not in names and not field.nullable:
+            raise SchemaMismatch(target.name, f"it has no column {field.name}")
+        if field.name not in names:
+            columns[field] = pa.nulls(table.num_rows, field.type)
+            continue
+        try:
+            columns[field] = table.column(field.name).cast(field.type)
+        except pa.ArrowException as error:
+            raise SchemaMismatch(target.name, f"{field.name} is not {field.type}: {error}") from error
+        if not field.nullable and columns[field].null_count:
+            raise SchemaMismatch(target.name, f"{field.name} is null in {columns[field].null_count} rows")
+    extra = [name for name in names if name not in target.schema.names and name not in partition]
+    if extra and not target.extra_columns:
+        raise SchemaMismatch(target.name, f"it has no place for {', '.join(extra)}")
+    for name in extra:
+        columns[table.schema.field(name)] = table.column(name)
+    return pa.table(list(columns.values()), schema=pa.schema(list(columns)))

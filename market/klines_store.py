@@ -187,6 +187,15 @@ def write_gaps(lake: Lake, date: str, gaps: Iterable[Gap]) -> str:
     return lake.put("gaps", table, name=f"{date}.parquet")
 
 
+def gaps_of_day(lake: Lake, date: str) -> list[Gap]:
+    """The gaps that are recorded for one UTC day."""
+    path = f"gaps/{date}.parquet"
+    if not lake.exists(path):
+        return []
+    rows = lake.table(path).to_pylist()
+    return [Gap(row["symbol"], row["from"], row["to"], row["cause"]) for row in rows]
+
+
 def read_gaps(lake: Lake) -> list[Gap]:
     """All recorded gaps by symbol and time, those that meet at midnight joined."""
     rows = lake.read("gaps", order_by='symbol, "from"').to_pylist()

@@ -6,6 +6,7 @@ the writer is killed. No DuckDB file is ever opened, so any number of processes 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import uuid
@@ -20,9 +21,9 @@ import pyarrow as pa
 from pyarrow import dataset as arrow_dataset
 from pyarrow import fs, parquet
 
-from market.datasets import DATASETS, Dataset
+from market.datasets import DATASETS, Dataset, conform
 from market.datasets import dataset as named
-from market.errors import BadPath, LakeCorrupt, LakeMissing, QueryFailed, SchemaMismatch
+from market.errors import BadPath, LakeCorrupt, LakeMissing, QueryFailed
 
 # DuckDB opens a file once for its footer and once more for its rows. Readers see whole files all the same:
 # an answer counts only if no file was replaced meanwhile, and after so many vain attempts the files are held open.
@@ -145,6 +146,30 @@ class Lake:
         """Whether there is a file at a path inside the lake."""
         return bool(self.filesystem.get_file_info(self._at(path)).type == fs.FileType.File)
 
+    @contextmanager
+    def lock(self, dataset: str, partition: Mapping[str, str]) -> Iterator[None]:
+        """Alone with one partition: who else locks it, in this process or another of this machine, waits.
+
+        For those who read a file and write it changed. Readers need no lock. A process that dies leaves none behind.
+        A lake that is no folder (S3) has no locks: nothing but one process may change the same partition there.
+        """
+        if not self._local:
+            yield
+            return
+        folder = Path(self._at(self._folder(named(dataset, self.datasets), partition)))
+        _make_folders(folder)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def table(self, path: str) -> pa.Table:
+        """The rows of one Parquet file as they are inside; `LakeMissing` if it is not there."""
+        with self._reading(path) as file:
+            return parquet.ParquetFile(file).read()
+
     def list(self, prefix: str = "") -> Paths:
         """The paths of all files below a folder of the lake, sorted; unfinished files are not among them."""
         start = self._at(prefix) if prefix else self._root
@@ -171,15 +196,12 @@ class Lake:
         dataset's types, never with loss; `SchemaMismatch` says what does not fit.
         """
         target = named(dataset, self.datasets)
-        if set(partition) != set(target.partition):
-            wanted = ", ".join(target.partition) or "nothing"
-            raise BadPath(str(dict(partition)), f"the partition of {dataset} is by {wanted}")
-        folders = [f"{key}={_safe(partition[key])}" for key in target.partition]
+        folder = self._folder(target, partition)
         if not name.endswith(".parquet"):
             raise BadPath(name, "a dataset's files end in .parquet")
-        path = "/".join([dataset, *folders, _safe(name)])
+        path = f"{folder}/{_safe(name)}"
         sink = pa.BufferOutputStream()
-        conformed = _conform(target, table, partition)
+        conformed = conform(target, table, partition)
         # Prices and volumes hardly repeat: a dictionary of them takes longer to make and more room than they do.
         repeating: Any = [field.name for field in conformed.schema if not pa.types.is_floating(field.type)]
         parquet.write_table(
@@ -274,6 +296,13 @@ class Lake:
         if not path or any(not part or part.startswith(".") or "\\" in part or "\0" in part for part in parts):
             raise BadPath(path, "a path inside the lake has no empty part and none that begins with a dot")
         return f"{self._root}/{path}"
+
+    def _folder(self, target: Dataset, partition: Mapping[str, str]) -> str:
+        """Where a dataset's files of one partition are."""
+        if set(partition) != set(target.partition):
+            wanted = ", ".join(target.partition) or "nothing"
+            raise BadPath(str(dict(partition)), f"the partition of {target.name} is by {wanted}")
+        return "/".join([target.name, *(f"{key}={_safe(partition[key])}" for key in target.partition)])
 
     def _files(self, target: Dataset, within: Mapping[str, Collection[str]] = MappingProxyType({})) -> Paths:
         """A dataset's files, sorted; of a partition column that is in `within`, only those of its values."""
@@ -384,32 +413,3 @@ def _safe(part: str) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _conform(target: Dataset, table: pa.Table, partition: Mapping[str, str]) -> pa.Table:
-    """The table as the dataset's files hold it: the schema's columns in order and type, then the extra ones."""
-    names = table.column_names
-    if len(set(names)) != len(names):
-        raise SchemaMismatch(target.name, "a column occurs twice")
-    for key, value in partition.items():
-        if key in names and set(table.column(key).cast(pa.string()).unique().to_pylist()) - {value}:
-            raise SchemaMismatch(target.name, f"its column {key} is not {value!r} throughout")
-    columns: dict[pa.Field[Any], Any] = {}
-    for field in target.schema:
-        if field.name not in names and not field.nullable:
-            raise SchemaMismatch(target.name, f"it has no column {field.name}")
-        if field.name not in names:
-            columns[field] = pa.nulls(table.num_rows, field.type)
-            continue
-        try:
-            columns[field] = table.column(field.name).cast(field.type)
-        except pa.ArrowException as error:
-            raise SchemaMismatch(target.name, f"{field.name} is not {field.type}: {error}") from error
-        if not field.nullable and columns[field].null_count:
-            raise SchemaMismatch(target.name, f"{field.name} is null in {columns[field].null_count} rows")
-    extra = [name for name in names if name not in target.schema.names and name not in partition]
-    if extra and not target.extra_columns:
-        raise SchemaMismatch(target.name, f"it has no place for {', '.join(extra)}")
-    for name in extra:
-        columns[table.schema.field(name)] = table.column(name)
-    return pa.table(list(columns.values()), schema=pa.schema(list(columns)))
