@@ -1,7 +1,7 @@
 """From a source into the lake, a day at a time: the universe, its klines and gaps, its fundings.
 
-Each day replaces what the lake held for it, so doing a day again changes nothing but what the source has since
-learnt.
+Each day replaces what the lake held of its symbols, so doing a day again changes nothing but what the source has since
+learnt. Symbols that somebody else ingested stay, and `perpforge history` need not ask for those that are done here.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import pyarrow as pa
 
 from market.bars import DAY_MS, Bars
 from market.funding import Fundings
+from market.kline_days import State, put_symbols
 from market.klines_store import (
     Gap,
     date_of,
     day_start,
     find_gaps,
     read_all_funding,
-    write_day,
     write_funding,
-    write_gaps,
 )
 from market.lake import Lake
 from market.sources import BarSource
@@ -118,7 +117,7 @@ def universes(lake: Lake, days: Sequence[str]) -> dict[str, list[str]]:
 
 
 def ingest_klines(lake: Lake, market: MarketView, date: str, symbols: Sequence[str]) -> DayReport:
-    """Store one day's bars of `symbols` and what is missing among them.
+    """Store one day's bars of `symbols` and what is missing among them, in place of what is stored of these.
 
     Minutes inside the coverage that the source did not give are asked for once more by themselves; what is then
     still missing goes into the gaps. Raises `BarRejected` for a bar that is none; nothing is stored then.
@@ -131,9 +130,8 @@ def ingest_klines(lake: Lake, market: MarketView, date: str, symbols: Sequence[s
         again = market.klines(gap.symbol, gap.start_ms, gap.end_ms)
         joined = np.concatenate([bars[gap.symbol], again])
         bars[gap.symbol] = joined[np.argsort(joined["open_time"], kind="stable")]
-    gaps = find_gaps(bars, coverage, start, end, NO_DATA)
-    write_day(lake, date, bars)
-    write_gaps(lake, date, gaps)
+    states = {symbol: State.DONE if covered[1] >= end else State.OPEN for symbol, covered in coverage.items()}
+    _, gaps = put_symbols(lake, date, bars, states, lambda stored: find_gaps(stored, coverage, start, end, NO_DATA))
     present = {symbol: each for symbol, each in bars.items() if each.size}
     closes = {symbol: float(each["close"][-1]) for symbol, each in present.items()}
     return DayReport(date, len(present), sum(each.size for each in present.values()), tuple(gaps), closes)

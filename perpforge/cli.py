@@ -118,7 +118,7 @@ def history(
         "https://fapi.binance.com"
     ),
     lake: Annotated[str, typer.Option(help="where it goes: a path, file:// or s3://")] = "./.perpforge/lake",
-    again: Annotated[bool, typer.Option("--again", help="replace days that are done")] = False,
+    again: Annotated[bool, typer.Option("--again", help="read what is done anew, and replace it")] = False,
     listing: Annotated[
         str,
         typer.Option(help="where the archive's store is listed, so that symbols that are gone count; empty: nowhere"),

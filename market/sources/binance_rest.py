@@ -10,12 +10,15 @@ from typing import TypeVar
 import aiohttp
 
 from market.bars import MINUTE_MS, Bars
+from market.binance.errors import RequestInvalid
 from market.binance.rate_limit import Priority, budget_for
 from market.binance.rest import ExchangeInfo, MarketDataClient
 from market.errors import UnknownSymbol
 from market.funding import Fundings
 
 T = TypeVar("T")
+
+INVALID_SYMBOL = -1121
 
 
 class BinanceRestSource:
@@ -44,21 +47,42 @@ class BinanceRestSource:
         """The USDT perpetual contracts that were trading when this was first asked."""
         return tuple(self._listed())
 
+    def now_ms(self) -> int:
+        """The venue's time."""
+        return self._call(lambda client: client.server_time())
+
     def coverage(self, symbol: str) -> tuple[int, int] | None:
         """From the first full minute after its listing to the venue's present minute."""
         if symbol not in self._listed():
             raise UnknownSymbol(symbol, self.name)
         start = -(-self._listed()[symbol] // MINUTE_MS) * MINUTE_MS
-        end = self._call(lambda client: client.server_time()) // MINUTE_MS * MINUTE_MS
+        end = self.now_ms() // MINUTE_MS * MINUTE_MS
         return (start, end) if start < end else None
 
     def klines(self, symbol: str, start_ms: int, end_ms: int) -> Bars:
-        """The closed 1m bars with open_time in [start_ms, end_ms)."""
-        return self._call(lambda client: client.klines(symbol, "1m", start_ms, end_ms))
+        """The closed 1m bars with open_time in [start_ms, end_ms); `UnknownSymbol` if the venue lists it no more."""
+        return self._of(symbol, lambda client: client.klines(symbol, "1m", start_ms, end_ms))
+
+    def daily(self, symbol: str, start_ms: int, end_ms: int) -> Bars:
+        """The closed 1d bars with open_time in [start_ms, end_ms); `UnknownSymbol` if the venue does not trade it.
+
+        Many symbols of the archive are gone: the venue is asked for none of them.
+        """
+        if symbol not in self._listed():
+            raise UnknownSymbol(symbol, self.name)
+        return self._of(symbol, lambda client: client.klines(symbol, "1d", start_ms, end_ms))
 
     def funding(self, symbol: str, start_ms: int, end_ms: int) -> Fundings:
-        """The fundings charged in [start_ms, end_ms)."""
-        return self._call(lambda client: client.funding_rates(symbol, start_ms, end_ms))
+        """The fundings charged in [start_ms, end_ms); `UnknownSymbol` as in `klines`."""
+        return self._of(symbol, lambda client: client.funding_rates(symbol, start_ms, end_ms))
+
+    def _of(self, symbol: str, read: Callable[[MarketDataClient], Awaitable[T]]) -> T:
+        try:
+            return self._call(read)
+        except RequestInvalid as error:
+            if error.code != INVALID_SYMBOL:
+                raise
+            raise UnknownSymbol(symbol, self.name) from error
 
     def _listed(self) -> dict[str, int]:
         """Tradable symbols and their listing times."""

@@ -9,6 +9,8 @@ import pytest
 from market.bars import DAY_MS, MINUTE_MS
 from market.klines_store import Gap, day_start, read_all, read_all_funding, read_gaps
 from market.lake import Lake
+from market.sources.archive_ingest import ArchiveIngest, Report
+from market.sources.binance_archive import BinanceArchive
 from orchestration.ingest import (
     NO_DATA,
     MarketView,
@@ -18,12 +20,13 @@ from orchestration.ingest import (
     store_universe,
     universes,
 )
+from tests.market.archive_mirror import store_klines
 from tests.orchestration.markets import START, Holes, days, ingest, same, synthetic
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path))
+    return Lake(str(tmp_path / "lake"))
 
 
 def test_the_universe_ranks_by_the_day_before(lake: Lake) -> None:
@@ -56,6 +59,27 @@ def test_a_day_again_changes_nothing(lake: Lake) -> None:
     before = {path: lake.get_bytes(path) for path in lake.list()}
     ingest(lake, market, days(2))
     assert {path: lake.get_bytes(path) for path in lake.list()} == before
+
+
+def test_history_need_not_ask_for_what_is_done_and_asks_for_the_rest(lake: Lake, tmp_path: Path) -> None:
+    market, date = synthetic(2), days(1)[0]
+    for symbol in market.source.symbols():
+        store_klines(tmp_path / "mirror", symbol, date, market.klines(symbol, START, START + DAY_MS))
+    job = ArchiveIngest(lake, BinanceArchive(str(tmp_path / "mirror")))
+
+    def history() -> Report:
+        return job.run(market.source.symbols(), START, START + DAY_MS, now_ms=START + 90 * DAY_MS)
+
+    one = market.source.symbols()[0]
+    # Of half a day nothing is done, of a whole one its symbols.
+    ingest_klines(lake, synthetic(2, until_ms=START + DAY_MS // 2), date, [one])
+    assert history().bars == 2 * 1440
+    (tmp_path / "lake" / lake.files("klines")[0]).unlink()
+    ingest_klines(lake, market, date, [one])
+    assert history().bars == 1440
+    assert history().skipped_days == 1
+    ingest_klines(lake, market, date, [one])
+    assert set(read_all(lake, START, START + DAY_MS)) == set(market.source.symbols()), "others stay"
 
 
 def test_what_the_source_lacks_is_asked_for_twice_and_recorded(lake: Lake) -> None:
