@@ -44,7 +44,9 @@ class BinanceArchive:
         The symbols to offer; a mirror offers all that it holds unless told otherwise.
     cache
         Where files from an address are kept, as a mirror; by default `~/.cache/perpforge/archive`, and beside it a
-        folder for each other address.
+        folder for each other address. A kept file is compared with the archive's present checksum when it is read, and
+        fetched anew when that has changed; while the archive cannot be asked, it is used as it is. The folder given as
+        `location` is never compared.
     pause
         How to wait, in seconds, before a download that failed is tried again.
     listing
@@ -217,20 +219,29 @@ class BinanceArchive:
     def _content(self, path: str) -> bytes | None:
         """A file whose checksum was verified, or None if the archive lacks it.
 
-        What is downloaded is kept in the mirror, verified and whole. What breaks off is gone on with, also by another
-        run; a file whose pieces do not make what its checksum says is asked for once more, whole.
+        A kept file is used only while the archive's checksum is still its own: files are replaced there, years later too.
         """
         if path in self._missing_months:
             return None
         local = self._mirror / _ROOT / path
         check = local.with_name(f"{local.name}.CHECKSUM")
+        content = local.read_bytes() if local.is_file() else None
         # A download without its checksum beside it was not kept by this program as it is, and is made again.
-        if local.is_file() and (check.is_file() or not self._remote):
-            content = local.read_bytes()
-            _verify(local, content, check.read_text() if check.is_file() else "")
-            return content
+        told = check.read_text("utf-8", "replace") if check.is_file() else ""
         if not self._remote:
-            return None
+            if content is not None:
+                _verify(local, content, told)
+            return content
+        if content is not None and told and _is_of(local, content, self._present(f"{path}.CHECKSUM") or told):
+            return content
+        return self._fetched(path, local, check)
+
+    def _fetched(self, path: str, local: Path, check: Path) -> bytes | None:
+        """A file from the address, verified and kept with its checksum, or None if the archive lacks it.
+
+        What breaks off is gone on with, also by another run; a file whose pieces do not make what its checksum says is
+        asked for once more, whole.
+        """
         part = local.with_name(f".{local.name}.part")
         downloaded = download(self._url(path), part, self._pause)
         if downloaded is None:
@@ -252,11 +263,19 @@ class BinanceArchive:
             forget(part)
             content = again.content
             _verify(local, content, checksum.decode("utf-8", "replace"))
-        # The checksum first: a file that is there has been verified against the one beside it.
+        # Broken off in between, the two do not fit, and the file is fetched again.
         put_atomic(fs.LocalFileSystem(), str(check), checksum)
         put_atomic(fs.LocalFileSystem(), str(local), content)
         forget(part)
         return content
+
+    def _present(self, path: str) -> str | None:
+        """The checksum that the archive has for a file; None when it has none or cannot be asked."""
+        try:
+            found = download(self._url(path), None, self._pause)
+        except SourceUnreadable:
+            return None
+        return None if found is None else found.content.decode("utf-8", "replace")
 
     def _url(self, path: str) -> str:
         return f"{self.location}/{_ROOT}/{quote(path)}"
@@ -276,6 +295,15 @@ def kline_path(symbol: str, label: str, interval: str = "1m") -> str:
     """
     folder = "monthly" if len(label) == 7 else "daily"
     return f"{folder}/klines/{symbol}/{interval}/{symbol}-{interval}-{label}.zip"
+
+
+def _is_of(path: Path, content: bytes, checksum: str) -> bool:
+    """Whether `checksum` is this file's."""
+    try:
+        _verify(path, content, checksum)
+    except SourceUnreadable:
+        return False
+    return True
 
 
 def _verify(path: Path, content: bytes, checksum: str) -> None:

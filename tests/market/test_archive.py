@@ -89,7 +89,7 @@ def test_over_http_files_are_fetched_once(
     again = BinanceArchive(url, cache=tmp_path / "cache")
     before = len(asked)
     assert again.klines("BTCUSDT", START, START + DAY_MS).tobytes() == bars[:1440].tobytes()
-    assert len(asked) == before
+    assert asked[before:] == [f"{month}.CHECKSUM"], "whether it is still the same"
 
 
 def test_a_wrong_checksum_is_refused(mirror: Path, served: tuple[str, list[str]], tmp_path: Path) -> None:

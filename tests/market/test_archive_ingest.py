@@ -11,16 +11,18 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from pyarrow import fs
 
 from market.bars import DAY_MS, MINUTE_MS, Bars, empty, from_columns
 from market.errors import MarketError, SourceUnreadable, UnknownSymbol
 from market.funding import Fundings
 from market.klines_store import date_of, dates, day_start, read_all, read_all_funding, read_gaps, write_funding
-from market.lake import Lake
+from market.lake import Lake, put_atomic
+from market.sources import binance_archive
 from market.sources.archive_funding import ingest_funding
 from market.sources.archive_ingest import ArchiveIngest, Progress
 from market.sources.archive_reading import NO_DATA, NOT_FETCHED, NOT_IN_ARCHIVE, UNREADABLE
-from market.sources.binance_archive import BinanceArchive
+from market.sources.binance_archive import BinanceArchive, kline_path
 from market.sources.synthetic import SyntheticMarket
 from market.universe import archived_daily, members, rank_by_day, store_universe
 from tests.market.archive_mirror import store, store_klines
@@ -271,14 +273,105 @@ def test_downloads_are_tried_again_kept_and_not_repeated(tmp_path: Path, served:
     before = len(Handler.asked)
     again = BinanceArchive(served, SYMBOLS, tmp_path / "cache")
     ArchiveIngest(lake, again).run(SYMBOLS, START, END, again=True)
-    assert [path for path in Handler.asked[before:] if "CHECKSUM" in path] == []
-    assert all("ETHUSDT-1m-2026-02.zip" in path for path in Handler.asked[before:]), "what is missing is asked again"
+    zips = [path.rpartition("/")[2] for path in Handler.asked[before:] if path.endswith(".zip")]
+    assert zips == ["ETHUSDT-1m-2026-02.zip"], "only what is missing is asked for again"
     kept = tmp_path / "cache/data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-01.zip"
     kept.with_name(f"{kept.name}.CHECKSUM").unlink()
     kept.write_bytes(b"interrupted")
     found = BinanceArchive(served, SYMBOLS, tmp_path / "cache").read("BTCUSDT", "2026-01")
     assert found is not None
     same(found, part(bars["BTCUSDT"], 0, 3))
+
+
+def test_a_file_that_the_archive_has_replaced_is_fetched_anew(
+    tmp_path: Path, served: str, mirror: Path, bars: dict[str, Bars]
+) -> None:
+    """With `again`, and without it where a day is not done; a day that is done is not even asked about."""
+    btc, lake = bars["BTCUSDT"], Lake(str(tmp_path / "lake"))
+
+    def run(again: bool = False, top_up: MemorySource | None = None) -> list[str]:
+        Handler.asked.clear()
+        archive = BinanceArchive(served, SYMBOLS, tmp_path / "cache", lambda seconds: None)
+        ArchiveIngest(lake, archive, workers=2, top_up=top_up).run(["BTCUSDT"], START, END, again=again)
+        return sorted(path.rpartition("/")[2] for path in Handler.asked)
+
+    store_klines(mirror, "BTCUSDT", "2026-01", np.delete(part(btc, 0, 3), np.s_[100:130]))
+    run(top_up=Failing(bars))
+    first, second = (f"BTCUSDT-1m-{month}.zip" for month in ("2026-01", "2026-02"))
+    assert run(top_up=Failing(bars)) == [f"{first}.CHECKSUM"], "its month is the same, the other is done"
+    store_klines(mirror, "BTCUSDT", "2026-01", part(btc, 0, 3))
+    assert run() == [first, f"{first}.CHECKSUM", f"{first}.CHECKSUM"]
+    same(read_all(lake, START, END)["BTCUSDT"], btc)
+    assert run() == []
+    revised = part(btc, 3, 6).copy()
+    revised["volume"] += 1
+    store_klines(mirror, "BTCUSDT", "2026-02", revised)
+    assert run() == []
+    assert run(again=True) == [f"{first}.CHECKSUM", second, f"{second}.CHECKSUM", f"{second}.CHECKSUM"]
+    same(read_all(lake, START + 3 * DAY_MS, END)["BTCUSDT"], revised)
+
+
+def february(archive: BinanceArchive) -> Bars:
+    found = archive.read("BTCUSDT", "2026-02")
+    assert found is not None
+    return found
+
+
+def test_a_kept_file_is_used_while_the_archive_cannot_be_asked(
+    tmp_path: Path, served: str, mirror: Path, bars: dict[str, Bars]
+) -> None:
+    def read() -> Bars:
+        return february(BinanceArchive(served, SYMBOLS, tmp_path / "cache", lambda seconds: None))
+
+    expected, kept = part(bars["BTCUSDT"], 3, 6), tmp_path / "cache/data/futures/um" / kline_path("BTCUSDT", "2026-02")
+    read()
+    Handler.fail = {"BTCUSDT-1m": 4}
+    same(read(), expected)
+    (mirror / "data/futures/um" / kline_path("BTCUSDT", "2026-02")).with_suffix(".zip.CHECKSUM").unlink()
+    same(read(), expected)
+    # A kept file that is damaged is not: it is fetched anew, or told.
+    kept.write_bytes(kept.read_bytes()[:-10])
+    with pytest.raises(SourceUnreadable, match="CHECKSUM is missing"):
+        read()
+    store_klines(mirror, "BTCUSDT", "2026-02", expected)
+    same(read(), expected)
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_renewal_that_is_broken_off_is_made_again(
+    tmp_path: Path,
+    served: str,
+    mirror: Path,
+    bars: dict[str, Bars],
+    monkeypatch: pytest.MonkeyPatch,
+    written: int,
+) -> None:
+    def read() -> Bars:
+        return february(BinanceArchive(served, SYMBOLS, tmp_path / "cache"))
+
+    class Killed(Exception):
+        pass
+
+    left = [written]
+
+    def put(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        put_atomic(filesystem, path, data)
+
+    read()
+    revised = part(bars["BTCUSDT"], 3, 6).copy()
+    revised["volume"] += 1
+    store_klines(mirror, "BTCUSDT", "2026-02", revised)
+    monkeypatch.setattr(binance_archive, "put_atomic", put)
+    with pytest.raises(Killed):
+        read()
+    monkeypatch.undo()
+    same(read(), revised)
+    Handler.asked.clear()
+    same(read(), revised)
+    assert [path for path in Handler.asked if path.endswith(".zip")] == []
 
 
 def test_an_archive_that_stays_down_is_told(tmp_path: Path, served: str) -> None:

@@ -179,8 +179,27 @@ async def test_the_source_is_the_market_behind_it() -> None:
             same(source.funding("BTCUSDT", FIRST, end), MARKET.funding("BTCUSDT", FIRST, end))
             with pytest.raises(UnknownSymbol, match="NOSUCH"):
                 source.coverage("NOSUCH")
+            assert end <= source.now_ms() < end + MINUTE_MS
+            same(source.daily("BTCUSDT", FIRST, end), resample(MARKET.klines("BTCUSDT", FIRST, START), "1d"))
 
         await asyncio.to_thread(read)
+
+
+async def test_a_symbol_that_the_venue_does_not_list_is_unknown_to_the_source() -> None:
+    """Any other refusal is passed on as it is."""
+    async with exchange() as (simulator, _):
+        source = BinanceRestSource(simulator.url)
+
+        def read() -> None:
+            for ask in (source.klines, source.daily, source.funding):
+                with pytest.raises(UnknownSymbol, match="GONEUSDT"):
+                    ask("GONEUSDT", FIRST, START)
+
+        await asyncio.to_thread(read)
+    async with scripted(TIME, failure(400, -1120)) as (client, _, _):
+        source = BinanceRestSource(client.base_url)
+        with pytest.raises(RequestInvalid):
+            await asyncio.to_thread(source.klines, "BTCUSDT", FIRST, START)
 
 
 async def test_an_exchange_can_be_played_from_an_exchange() -> None:
