@@ -219,7 +219,8 @@ class BinanceArchive:
     def _content(self, path: str) -> bytes | None:
         """A file whose checksum was verified, or None if the archive lacks it.
 
-        A kept file is used only while the archive's checksum is still its own: files are replaced there, years later too.
+        A kept file is used only while the archive's checksum is still its own: files are replaced there, even years
+        later.
         """
         if path in self._missing_months:
             return None

@@ -13,35 +13,25 @@ from hypothesis import strategies as st
 from market.bars import DAY_MS, MINUTE_MS, Bars
 from market.errors import SourceUnreadable, UnknownSymbol
 from market.kline_days import State, held_days
-from market.klines_store import Gap, date_of, dates, day_start, read_all, read_gaps
+from market.klines_store import Gap, date_of, dates, read_all, read_gaps
 from market.lake import Lake
 from market.sources import BarSource
 from market.sources.archive_ingest import ArchiveIngest, Report
 from market.sources.archive_reading import NO_DATA, NOT_FETCHED, NOT_IN_ARCHIVE, UNREADABLE
 from market.sources.binance_archive import BinanceArchive, kline_path
-from market.sources.synthetic import SyntheticMarket
+from tests.market.archive_days import END, LONG_AFTER, START, Failing, drawn, part
 from tests.market.archive_mirror import store_klines
 from tests.market.exchange_helpers import MemorySource, same
 
-START = day_start("2026-01-29")
-"""Three days of January, then three of February."""
-END = START + 6 * DAY_MS
-LONG_AFTER = END + 90 * DAY_MS
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
 @pytest.fixture(scope="module")
 def bars() -> dict[str, Bars]:
-    market = SyntheticMarket(seed=4, symbols=SYMBOLS, start_ms=START)
-    return {symbol: market.klines(symbol, START, END) for symbol in SYMBOLS}
+    return {symbol: drawn()[symbol] for symbol in SYMBOLS}
 
 
-def part(bars: Bars, first_day: float, last_day: float) -> Bars:
-    start, end = (START + int(day * DAY_MS) for day in (first_day, last_day))
-    return bars[(bars["open_time"] >= start) & (bars["open_time"] < end)]
-
-
-def mirrored(root: Path, bars: Mapping[str, Bars]) -> Path:
+def by_months(root: Path, bars: Mapping[str, Bars]) -> Path:
     for symbol, each in bars.items():
         store_klines(root, symbol, "2026-01", part(each, 0, 3))
         store_klines(root, symbol, "2026-02", part(each, 3, 6))
@@ -50,7 +40,7 @@ def mirrored(root: Path, bars: Mapping[str, Bars]) -> Path:
 
 @pytest.fixture
 def mirror(tmp_path: Path, bars: dict[str, Bars]) -> Path:
-    return mirrored(tmp_path / "mirror", bars)
+    return by_months(tmp_path / "mirror", bars)
 
 
 @pytest.fixture
@@ -70,16 +60,6 @@ def run(
     job = ArchiveIngest(lake, BinanceArchive(str(mirror)), top_up=top_up, workers=2)
     start, end = (START + int(day * DAY_MS) for day in days)
     return job.run(symbols, start, end, again=again, now_ms=now_ms)
-
-
-class Down(MemorySource):
-    """A source that cannot be asked."""
-
-    def __init__(self) -> None:
-        super().__init__({})
-
-    def klines(self, symbol: str, start_ms: int, end_ms: int) -> Bars:
-        raise SourceUnreadable("rest", "down")
 
 
 class Counting(MemorySource):
@@ -134,7 +114,7 @@ def test_the_lake_is_the_same_however_it_was_cut_into_runs(
         hidden = data.draw(st.sets(st.integers(0, 11)), label=f"half days that {symbol} lacks")
         halves = (each["open_time"] - START) // (DAY_MS // 2)
         holed[symbol] = each[~np.isin(halves, list(hidden))]
-    mirror = mirrored(root / "mirror", holed)
+    mirror = by_months(root / "mirror", holed)
     whole, pieces = Lake(str(root / "whole")), Lake(str(root / "pieces"))
     run(whole, mirror)
     some = st.tuples(
@@ -188,8 +168,8 @@ def test_what_could_not_be_fetched_is_fetched_by_the_next_run(
     lake: Lake, tmp_path: Path, bars: dict[str, Bars]
 ) -> None:
     btc = bars["BTCUSDT"]
-    mirror = mirrored(tmp_path / "mirror", {"BTCUSDT": np.delete(btc, np.s_[1440:2880])})
-    run(lake, mirror, ["BTCUSDT"], Down())
+    mirror = by_months(tmp_path / "mirror", {"BTCUSDT": np.delete(btc, np.s_[1440:2880])})
+    run(lake, mirror, ["BTCUSDT"], Failing({}))
     assert read_gaps(lake) == [Gap("BTCUSDT", START + DAY_MS, START + 2 * DAY_MS, NOT_FETCHED)]
     report = run(lake, mirror, ["BTCUSDT"], MemorySource({"BTCUSDT": btc}))
     assert (report.days, report.skipped_days, report.topped_up) == (1, 5, 1440)
@@ -208,11 +188,11 @@ def test_a_hole_that_was_fetched_stays_when_another_s_source_falls_silent(
                 raise SourceUnreadable("rest", "down")
             return super().klines(symbol, start_ms, end_ms)
 
-    mirror = mirrored(tmp_path / "mirror", {"BTCUSDT": np.delete(btc, [*range(100, 110), *range(900, 910)])})
+    mirror = by_months(tmp_path / "mirror", {"BTCUSDT": np.delete(btc, [*range(100, 110), *range(900, 910)])})
     run(lake, mirror, ["BTCUSDT"], Half(bars))
     missing = Gap("BTCUSDT", START + 900 * MINUTE_MS, START + 910 * MINUTE_MS, NOT_FETCHED)
     assert read_gaps(lake) == [missing]
-    run(lake, mirror, ["BTCUSDT"], Down())
+    run(lake, mirror, ["BTCUSDT"], Failing({}))
     assert read_gaps(lake) == [missing], "what was fetched is not lost"
 
 
@@ -240,7 +220,7 @@ def test_days_that_have_not_ended_are_left_to_a_later_run(lake: Lake, mirror: Pa
 
 
 def test_a_day_that_the_archive_may_get_yet_is_not_done(lake: Lake, tmp_path: Path, bars: dict[str, Bars]) -> None:
-    mirror = mirrored(tmp_path / "mirror", {"BTCUSDT": part(bars["BTCUSDT"], 0, 3)})
+    mirror = by_months(tmp_path / "mirror", {"BTCUSDT": part(bars["BTCUSDT"], 0, 3)})
     (mirror / "data/futures/um" / kline_path("BTCUSDT", "2026-02")).unlink()
     run(lake, mirror, ["BTCUSDT"], now_ms=END + DAY_MS)
     for day in (3, 4, 5):
@@ -251,7 +231,7 @@ def test_a_day_that_the_archive_may_get_yet_is_not_done(lake: Lake, tmp_path: Pa
 
 def test_a_delisted_symbol_is_asked_for_once(lake: Lake, tmp_path: Path, bars: dict[str, Bars]) -> None:
     """The venue knows it no more, which is an answer: not a failure to be repeated for ever."""
-    mirror = mirrored(tmp_path / "mirror", {"BTCUSDT": np.delete(part(bars["BTCUSDT"], 0, 5), np.s_[100:110])})
+    mirror = by_months(tmp_path / "mirror", {"BTCUSDT": np.delete(part(bars["BTCUSDT"], 0, 5), np.s_[100:110])})
     rest = Counting({"ETHUSDT": bars["ETHUSDT"]})
     report = run(lake, mirror, ["BTCUSDT"], rest)
     assert report.unreadable == []
@@ -264,7 +244,7 @@ def test_a_delisted_symbol_is_asked_for_once(lake: Lake, tmp_path: Path, bars: d
 def test_a_symbol_delisted_today_may_come_to_the_archive_tomorrow(
     lake: Lake, tmp_path: Path, bars: dict[str, Bars]
 ) -> None:
-    mirror = mirrored(tmp_path / "mirror", {"BTCUSDT": part(bars["BTCUSDT"], 0, 3)})
+    mirror = by_months(tmp_path / "mirror", {"BTCUSDT": part(bars["BTCUSDT"], 0, 3)})
     (mirror / "data/futures/um" / kline_path("BTCUSDT", "2026-02")).unlink()
     rest = MemorySource({"ETHUSDT": bars["ETHUSDT"]})
     with pytest.raises(UnknownSymbol):
@@ -276,7 +256,7 @@ def test_a_symbol_delisted_today_may_come_to_the_archive_tomorrow(
 def test_what_only_the_archive_was_asked_for_is_asked_of_the_venue(
     lake: Lake, tmp_path: Path, bars: dict[str, Bars]
 ) -> None:
-    mirror = mirrored(tmp_path / "mirror", {"BTCUSDT": np.delete(bars["BTCUSDT"], np.s_[100:110])})
+    mirror = by_months(tmp_path / "mirror", {"BTCUSDT": np.delete(bars["BTCUSDT"], np.s_[100:110])})
     run(lake, mirror, ["BTCUSDT"])
     assert [gap.cause for gap in read_gaps(lake)] == [NOT_IN_ARCHIVE]
     assert run(lake, mirror, ["BTCUSDT"]).skipped_days == 6
