@@ -53,6 +53,8 @@ def held_days(lake: Lake, date: str | None = None) -> dict[str, dict[str, Held]]
     A day whose klines are gone holds nothing, and of a symbol without a line nothing is known.
     """
     stored = stored_dates(lake) if date is None else [date] if lake.files("klines", {"date": date}) else []
+    if not stored:
+        return {}
     within = {} if date is None else {"date": (date,)}
     table = lake.read("kline_days", ("date", "symbol", "state", "first", "last"), within=within)
     found: dict[str, dict[str, Held]] = {each: {} for each in stored}
@@ -94,10 +96,13 @@ def put_symbols(
         for symbol in keep:
             mine[symbol] = _together(mine.get(symbol), before.get(symbol))
         gaps = list(missing(mine))
-        kept = [gap for gap in gaps_of_day(lake, date) if gap.symbol not in states] if stored else []
+        entered = gaps_of_day(lake, date)
         if not stored or _changed(before, mine, states):
             write_day(lake, date, {symbol: each for symbol, each in before.items() if symbol not in states} | mine)
-        write_gaps(lake, date, [*gaps, *kept])
+        # Without klines nobody else's gaps are those of anything.
+        kept = [gap for gap in entered if stored and gap.symbol not in states]
+        if entered or gaps:
+            write_gaps(lake, date, [*gaps, *kept])
         _write_lines(lake, date, others | {symbol: _line(mine.get(symbol), states[symbol]) for symbol in states})
     return sum(each.size for each in mine.values()), gaps
 

@@ -9,7 +9,8 @@ import pytest
 
 from market.bars import DAY_MS, MINUTE_MS, Bars
 from market.errors import MarketError, SourceUnreadable
-from market.klines_store import date_of, dates, read_all, read_gaps
+from market.kline_days import held_days
+from market.klines_store import dates, read_all, read_gaps
 from market.lake import Lake
 from market.sources.archive_ingest import ArchiveIngest, Progress
 from market.sources.archive_reading import NO_DATA, NOT_FETCHED, NOT_IN_ARCHIVE, UNREADABLE
@@ -87,10 +88,7 @@ def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(tmp_pat
 def test_a_day_that_has_not_ended_is_not_called_done(tmp_path: Path, mirror: Path) -> None:
     lake, job = ingest(tmp_path, mirror)
     assert job.run(SYMBOLS, START + 1, END - 1, now_ms=LONG_AFTER).days == 4
-    assert [date_of(int(each)) for each in (START + DAY_MS, END - 2 * DAY_MS)] == [
-        lake.files("gaps")[0][5:15],
-        lake.files("gaps")[-1][5:15],
-    ]
+    assert list(held_days(lake)) == dates(START + DAY_MS, END - DAY_MS)
 
 
 def test_holes_are_in_the_ledger_with_their_cause(tmp_path: Path, mirror: Path, bars: dict[str, Bars]) -> None:

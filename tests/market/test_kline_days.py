@@ -94,9 +94,13 @@ def test_klines_without_lines_are_nobody_s_and_are_kept(lake: Lake, market: dict
 
 
 def test_a_day_whose_klines_were_removed_is_not_done(lake: Lake, market: dict[str, Bars], tmp_path: Path) -> None:
-    put(lake, market)
+    one = min(market)
+    put(lake, {symbol: each[3:] for symbol, each in market.items()})
     (tmp_path / lake.files("klines")[0]).unlink()
     assert held_days(lake) == held_days(lake, DATE) == {}
+    put(lake, {one: market[one][3:]})
+    assert states(lake) == {one: State.DONE}
+    assert {gap.symbol for gap in read_gaps(lake)} == {one}
 
 
 def test_a_day_again_is_the_same_to_the_byte(lake: Lake, market: dict[str, Bars]) -> None:
