@@ -71,6 +71,11 @@ def _left_out(folds: Sequence[FoldResult]) -> list[str]:
         for each in folds
         for model, why in each.fallbacks.items()
     ]
+    lines += [
+        f"- Fold {each.fold.number + 1}, {model}: began anew, {why}"
+        for each in folds
+        for model, why in each.anew.items()
+    ]
     return ["", *lines] if lines else []
 
 

@@ -4,9 +4,11 @@ The time from a first share on is cut into folds of equal length. For each, ever
 fitted and stopped on rows before the fold, purged with the embargo, with upstream outputs of networks that have not
 seen the rows. It is judged on the fold alone, on the file that would be served.
 
-Models that go on from a champion are judged prequentially besides: from fold to fold they go on from what the fold
-before left, and each fold is predicted before it is learnt from. Their strategy reads the first fold's autoencoder
-throughout: a network that goes on over other inputs than it began with would only have to forget.
+All five go on from a champion, and so they are judged prequentially besides: from fold to fold they go on from what
+the fold before left, and each fold is predicted before it is learnt from. It is one chain, as live: what reads others'
+outputs reads those of the models that went on beside it, by the rules of `continuing`, and of supervised networks, on
+fitted rows, the outputs of networks that have not seen them. What searches anew by its nature is the fold's own, from
+scratch.
 """
 
 from __future__ import annotations
@@ -21,25 +23,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models_registry.assembling import train_models
+from models_registry.assembling import train_model, train_models
 from models_registry.component_folder import COMPONENT_FILE, load_component, metrics_by_block
 from models_registry.continuing import StartingPoint
 from models_registry.errors import NotEnoughData
-from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, Metric
+from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN, Metric
 from models_registry.opportunities import Opportunities
 from models_registry.pooling import PooledMetric, pool_all
 from models_registry.statistics import BLOCK_MS
 from models_registry.structure_autoencoder import Progress
-from models_registry.training import (
-    train_feature_network,
-    train_liquidity_predictor,
-    train_strategy_dqn,
-)
-from models_registry.training_config import TrainingConfig, no_progress
+from models_registry.training_config import TrainingConfig, models_of, no_progress
 from models_registry.training_set import TrainingSet
 
-CONTINUED = (FEATURE_NETWORK, LIQUIDITY, DQN)
-"""The models that are judged prequentially."""
+CONTINUED = (AUTOENCODER, FEATURE_NETWORK, LIQUIDITY, WIN, DQN)
+"""The models that are judged prequentially: those that a retraining continues."""
 
 
 class Fold(msgspec.Struct, frozen=True):
@@ -73,6 +70,8 @@ class FoldResult(msgspec.Struct, frozen=True, kw_only=True):
     """The metric of each model that a summary shows."""
     fallbacks: dict[str, str] = {}
     """Models that their plain version stood in for: they have no metrics."""
+    anew: dict[str, str] = {}
+    """Models that were to go on from the fold before and began anew, with the reason."""
     failed: str | None = None
     """Why the fold could not be trained at all."""
 
@@ -139,7 +138,8 @@ def evaluation_key(
     """What makes two evaluations the same. Where the bundle's own holdout begins does not matter: folds have theirs."""
     settings = replace(config, holdout_start_ms=None).as_json()
     found = None if opportunities is None else opportunities.data_hash
-    content = msgspec.json.encode([rows.data_hash, found, settings, vars(plan)], order="sorted")
+    chain = CONTINUED if plan.prequential else ()
+    content = msgspec.json.encode([rows.data_hash, found, settings, vars(plan), chain], order="sorted")
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -183,26 +183,28 @@ class Evaluating:
 
         What the folds before it left is trained again where it is not in the work folder.
         """
-        if not self._chain_folder(fold.number - 1).exists():
+        before = self._chain_folder(fold.number - 1)
+        if not before.exists():
             earlier = self.folds[fold.number - 1]
             (self.continued if earlier.number else self.from_scratch)(earlier)
         rows, config, found = self._of(fold)
-        before, own = self._chain_folder(fold.number - 1), self._chain_folder(fold.number)
-        latents = self._chain_folder(0) / AUTOENCODER
         folders: dict[str, Path] = {}
-        for name in self._chain(before):
-            folders[name] = own / name
-            if (own / name / COMPONENT_FILE).exists():
-                continue
-            told, start = self._told(fold), StartingPoint(before.name, before / name)
-            if name == FEATURE_NETWORK:
-                train_feature_network(rows, config, own / name, told, start=start)
-            elif name == LIQUIDITY:
-                train_liquidity_predictor(rows, config, own / name, told, start=start)
-            elif found is not None:
-                train_strategy_dqn(rows, found, {AUTOENCODER: latents}, config, own / name, told, start=start)
-            self.on_trained(name)
-        return _result(fold, folders)
+        try:
+            for name in models_of(config):
+                if name == DQN and found is None:
+                    continue
+                goes_on = name in CONTINUED
+                folder = (self._chain_folder(fold.number) if goes_on else self._folder(fold)) / name
+                if not (folder / COMPONENT_FILE).exists():
+                    start = StartingPoint(before.name, before / name) if goes_on else None
+                    told = self._told(fold)
+                    train_model(name, rows, folders, config, folder, told, start=start, opportunities=found)
+                    self.on_trained(name)
+                folders[name] = folder
+        except NotEnoughData as error:
+            return FoldResult(fold=fold, failed=str(error))
+        chain = {name: folder for name, folder in folders.items() if name in CONTINUED}
+        return msgspec.structs.replace(_result(fold, chain), anew=_begun_anew(chain))
 
     def _of(self, fold: Fold) -> tuple[TrainingSet, TrainingConfig, Opportunities | None]:
         rows = rows_of(self.rows, fold, self.plan.every)
@@ -218,9 +220,6 @@ class Evaluating:
     def _chain_folder(self, number: int) -> Path:
         return self.work / (f"continued-{number}" if number else "fold-0")
 
-    def _chain(self, before: Path) -> list[str]:
-        return [name for name in CONTINUED if (before / name / COMPONENT_FILE).exists()]
-
 
 def _result(fold: Fold, folders: Mapping[str, Path]) -> FoldResult:
     parts = {name: load_component(folder) for name, folder in folders.items()}
@@ -230,6 +229,16 @@ def _result(fold: Fold, folders: Mapping[str, Path]) -> FoldResult:
         headlines={name: part.headline for name, part in parts.items() if part.headline is not None},
         fallbacks={name: part.fallback for name, part in parts.items() if part.fallback is not None},
     )
+
+
+def _begun_anew(folders: Mapping[str, Path]) -> dict[str, str]:
+    """The trained models in the folders that did not go on from another, with what their notes say of it."""
+    parts = {name: load_component(folder) for name, folder in folders.items()}
+    return {
+        name: part.note or "there was none to go on from"
+        for name, part in parts.items()
+        if part.served is not None and (part.provenance is None or part.provenance.continued_from is None)
+    }
 
 
 def together(
@@ -264,9 +273,8 @@ def walk(
     """
     folds = [_kept(f"fold-{fold.number}", fold, evaluating.from_scratch, known, keep) for fold in evaluating.folds]
     chain: list[FoldResult] = []
-    begun = _first_of_chain(folds[0])
-    if evaluating.plan.prequential and begun.metrics:
-        chain.append(begun)
+    if evaluating.plan.prequential and any(fold.metrics for fold in folds):
+        chain.append(_first_of_chain(folds[0]))
         for fold in evaluating.folds[1:]:
             name = f"continued-{fold.number}"
             chain.append(_kept(name, fold, evaluating.continued, known, keep))

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models_registry.component_folder import fresh, save_component
+from models_registry.component_folder import fresh, load_component, save_component
 from models_registry.continuing import StartingPoint
 from models_registry.errors import NotEnoughData
 from models_registry.evaluation_table import evaluation_markdown, trial_words
 from models_registry.feature_network_fitting import NetworkConfig
 from models_registry.manifest import AUTOENCODER, FEATURE_NETWORK, WIN, Component, Metric, encode
 from models_registry.opportunities import Opportunities
+from models_registry.provenance import of_labels
 from models_registry.statistics import BLOCK_MS
 from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import TrainingSet
@@ -209,20 +210,59 @@ def test_a_fold_with_too_little_before_it_is_named_and_left_out(made: TrainingSe
         walk(evaluating(made, tmp_path / "none", replace(CONFIG, win=replace(CONFIG.win, fewest_fit=10**6))))
 
 
-def test_plain_versions_do_not_go_on(made: TrainingSet, tmp_path: Path) -> None:
-    config, plan = replace(CONFIG, feature_network=NetworkConfig(epochs=1)), replace(PLAN, prequential=True, folds=2)
-    found = walk(evaluating(made, tmp_path, config, plan))
-    assert [set(fold.fallbacks) for fold in found.folds] == [{AUTOENCODER, FEATURE_NETWORK}] * 2
-    assert (found.continued, found.prequential) == ([], {})
+def test_trees_go_on_from_fold_to_fold_and_plain_versions_do_not(made: TrainingSet, tmp_path: Path) -> None:
+    config, plan = replace(CONFIG, feature_network=NetworkConfig(epochs=1)), replace(PLAN, prequential=True, folds=3)
+    running = evaluating(made, tmp_path, config, plan)
+    found = walk(running)
+    for result in (*found.folds, *found.continued):
+        assert set(result.fallbacks) == {AUTOENCODER, FEATURE_NETWORK}
+    assert [set(fold.metrics) for fold in found.continued] == [{AUTOENCODER, WIN}] * 3
+    assert [fold.anew for fold in found.continued] == [{}] * 3
+    assert found.continued[0].metrics == found.folds[0].metrics
+    # Trees of the fold before, and what was added to them; each fold judged by trees that have not seen it.
+    parts = [load_component(tmp_path / name / WIN) for name in ("fold-0", "continued-1", "continued-2")]
+    records = [part.provenance for part in parts]
+    assert [record and record.continued_from for record in records] == [None, "fold-0", "continued-1"]
+    assert [part.parameters["updates"] for part in parts] == [1, 2, 3]
+    trees = [part.parameters["trees"] for part in parts]
+    assert trees == sorted(trees)
+    for record, fold in zip(records, running.folds, strict=True):
+        assert record is not None
+        assert record.last_known_at < fold.start_ms
+    metric = found.prequential[WIN]["log_loss"]
+    assert metric.shown
+    assert metric.rows == (made.decided_at >= running.folds[0].start_ms).sum()
+    assert "prequentially" in evaluation_markdown(found)
 
 
-def test_a_chain_goes_on_from_the_fold_before_each_time(
-    made: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stand-in for the feature network that counts its trainings, as the networks do."""
-    begun: list[tuple[int, int | None]] = []
+def test_a_chain_without_skill_to_find_shows_none(made: TrainingSet, tmp_path: Path) -> None:
+    order = np.random.default_rng(2).permutation(len(made))
+    shuffled = replace(made, outcome=made.outcome[order], r=made.r[order])
+    found = walk(evaluating(shuffled, tmp_path, plan=replace(PLAN, prequential=True, folds=3)))
+    assert not found.prequential[WIN]["log_loss"].skill
+
+
+def test_a_chain_that_knows_the_outcome_shouts(made: TrainingSet, tmp_path: Path) -> None:
+    none = planted.training_set(rows=4000, days=40, windows=400, edge=0.0)
+    decision = none.decision.copy()
+    decision[:, 3] = np.where(none.won, 1.0, -1.0) + np.random.default_rng(5).standard_normal(len(none))
+    plan = replace(PLAN, prequential=True, folds=3)
+    metric = walk(evaluating(replace(none, decision=decision), tmp_path, plan=plan)).prequential[WIN]["log_loss"]
+    assert metric.shown
+    assert metric.improvement is not None
+    assert metric.smallest_detectable is not None
+    assert metric.improvement > 5 * metric.smallest_detectable
+
+
+class StandIn:
+    """Trainings of networks that note what they began with, and serve nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.begun: list[tuple[int, int | None]] = []
+        monkeypatch.setattr(f"models_registry.assembling.train_{name}", self.train)
 
     def train(
+        self,
         rows: TrainingSet,
         config: TrainingConfig,
         folder: Path,
@@ -231,16 +271,26 @@ def test_a_chain_goes_on_from_the_fold_before_each_time(
         start: StartingPoint | None = None,
     ) -> Component:
         before = None if start is None else int((start.folder / "start").read_text())
-        begun.append((int(config.holdout_start_ms or 0), before))
+        self.begun.append((int(config.holdout_start_ms or 0), before))
         metric = Metric(value=1.0, improvement=0.0, sums=([0.0] * 20, [1.0] * 20, [0.0] * 20, [1.0] * 20))
         fresh(folder)
         (folder / "start").write_text(str(config.holdout_start_ms))
-        return save_component(
-            folder, Component(version="1", served="f", format="x", files={"f": "0"}, metrics={"loss": metric})
+        split = split_of(rows, config)
+        record = msgspec.structs.replace(
+            of_labels(rows, split, 0),
+            validation_start_ms=split.validation_start_ms,
+            continued_from=None if start is None else start.bundle,
         )
+        component = Component(
+            version="1", served="f", format="x", files={"f": str(split.holdout_start_ms)}, provenance=record
+        )
+        return save_component(folder, msgspec.structs.replace(component, metrics={"loss": metric}))
 
-    monkeypatch.setattr("models_registry.assembling.train_feature_network", train)
-    monkeypatch.setattr("models_registry.walk_forward.train_feature_network", train)
+
+def test_a_chain_goes_on_from_the_fold_before_each_time(
+    made: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = StandIn(monkeypatch, FEATURE_NETWORK)
     monkeypatch.setattr("models_registry.training.training_features", lambda *given: None)
     config, plan = replace(CONFIG, feature_network=NetworkConfig()), replace(PLAN, prequential=True, folds=3)
     running = evaluating(made, tmp_path, config, plan)
@@ -248,15 +298,45 @@ def test_a_chain_goes_on_from_the_fold_before_each_time(
     found = walk(running)
     scratch = [(start, None) for start in starts]
     chain = [(starts[1], starts[0]), (starts[2], starts[1])]
-    assert begun == scratch + chain
-    assert found.continued[0].metrics == {FEATURE_NETWORK: found.folds[0].metrics[FEATURE_NETWORK]}
+    assert network.begun == scratch + chain
     assert found.prequential[FEATURE_NETWORK]["loss"].blocks == 60
-    assert "prequentially" in evaluation_markdown(found)
+    # Trees go on although the network beside them is another: it went on too.
+    assert [fold.anew for fold in found.continued] == [{}] * 3
     # What the chain needs of the folds before is made again where it is gone.
-    begun.clear()
+    network.begun.clear()
     last = replace(running, work=tmp_path / "elsewhere").continued(running.folds[2])
-    assert begun == [scratch[0], *chain]
-    assert last == found.continued[2]
+    assert network.begun == [scratch[0], *chain]
+    assert encode(last) == encode(found.continued[2])
+
+
+def test_trees_that_read_a_network_which_began_anew_begin_anew_too(
+    made: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = StandIn(monkeypatch, FEATURE_NETWORK)
+    monkeypatch.setattr("models_registry.training.training_features", lambda *given: None)
+
+    def anew(*given: object, start: StartingPoint | None = None) -> Component:
+        return network.train(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("models_registry.assembling.train_feature_network", anew)
+    config, plan = replace(CONFIG, feature_network=NetworkConfig()), replace(PLAN, prequential=True, folds=2)
+    found = walk(evaluating(made, tmp_path, config, plan))
+    assert set(found.continued[1].anew) == {FEATURE_NETWORK, WIN}
+    assert f"the champion read another {FEATURE_NETWORK}" in found.continued[1].anew[WIN]
+    assert f"Fold 2, {WIN}: began anew, " in evaluation_markdown(found)
+
+
+@pytest.mark.deep
+def test_a_chain_begins_with_the_first_fold_that_can_be_trained(made: TrainingSet, tmp_path: Path) -> None:
+    config = replace(CONFIG, win=replace(CONFIG.win, fewest_fit=1500))
+    found = walk(evaluating(made, tmp_path, config, replace(PLAN, prequential=True)))
+    assert found.continued[0].failed is not None
+    began = [fold.fold.number for fold in found.continued if WIN in fold.anew]
+    judged = [fold.fold.number for fold in found.continued if WIN in fold.metrics]
+    assert began == judged[:1]
+    assert found.prequential[WIN]["log_loss"].rows == sum(
+        fold.metrics[WIN]["log_loss"].rows for fold in found.continued if WIN in fold.metrics
+    )
 
 
 def test_equal_evaluations_have_equal_keys(made: TrainingSet) -> None:
@@ -266,8 +346,9 @@ def test_equal_evaluations_have_equal_keys(made: TrainingSet) -> None:
         evaluation_key(made.select(np.arange(100)), None, CONFIG, PLAN),
         evaluation_key(made, None, replace(CONFIG, seed=8), PLAN),
         evaluation_key(made, None, CONFIG, replace(PLAN, every=2)),
+        evaluation_key(made, None, CONFIG, replace(PLAN, prequential=True)),
     ]
-    assert len({key, *others}) == 4
+    assert len({key, *others}) == 5
 
 
 def test_words_of_what_a_score_is_worth() -> None:
