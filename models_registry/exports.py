@@ -84,9 +84,16 @@ def report(path: Path, parity: Parity) -> FormatReport:
 
 
 def with_latencies(
-    formats: dict[str, FormatReport], calls: Mapping[str, Callable[[], object]], base: str = FP32
+    formats: dict[str, FormatReport],
+    calls: Mapping[str, Callable[[], object]],
+    base: str = FP32,
+    original: str | None = None,
 ) -> dict[str, FormatReport]:
-    """The reports with latency of those in `calls`, which run `LATENCY_ROWS` rows, and speed against that of `base`."""
+    """The reports with latency of those in `calls`, which run `LATENCY_ROWS` rows, and speed against that of `base`.
+
+    `base` is the fp32 format of the runtime. `original` names the call of what the formats were made from, which has no
+    report of its own; its latency is kept beside theirs.
+    """
     found = latencies_us(calls)
     slow = found.get(base)
     return {
@@ -95,6 +102,7 @@ def with_latencies(
             latency_us=found[name],
             latency_rows=LATENCY_ROWS,
             speedup=slow / found[name] if slow else None,
+            original_us=None if original is None else found[original],
         )
         if name in found
         else known

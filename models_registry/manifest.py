@@ -76,7 +76,11 @@ class FormatReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Median time of one call at `latency_rows` rows, one thread, in the live runtime: different at every training."""
     latency_rows: int | None = None
     speedup: float | None = None
-    """Against fp32 in the same runtime."""
+    """Against fp32 in the same runtime: 1 for fp32 itself, and so for the win model's ONNX, which is fp32 and the only
+    format of its runtime."""
+    original_us: float | None = None
+    """Median time of xgboost's own prediction, same rows and one thread, beside `latency_us` of the win model's ONNX.
+    Null for networks, whose original is not timed."""
     max_error: float | None = None
     """Largest absolute difference of the first output to the original's."""
     errors: dict[str, float] = {}
@@ -251,7 +255,8 @@ def content_digest(manifest: Manifest) -> str:
 
 def _timeless(component: Component) -> Component:
     formats = {
-        name: msgspec.structs.replace(found, latency_us=None, speedup=None) for name, found in component.formats.items()
+        name: msgspec.structs.replace(found, latency_us=None, speedup=None, original_us=None)
+        for name, found in component.formats.items()
     }
     served = {file: digest for file, digest in component.files.items() if file == component.served}
     return msgspec.structs.replace(component, formats=formats, files=served, version="")

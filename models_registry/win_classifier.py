@@ -4,8 +4,8 @@ First what the live runtime needs of it: the calibration and the plain version (
 Then its training, export and measure, which import xgboost when they are called.
 A win is the target before the stop; an expiry is none, whatever its R.
 
-The one format is ONNX: decisions agree when xgboost and it put a held-out row on the same side of the threshold, and
-its speed-up is to xgboost's own prediction of the same rows, with one thread as well.
+The one format is ONNX, in fp32: decisions agree when xgboost and it put a held-out row on the same side of the
+threshold. Beside its latency stands that of xgboost's own prediction of the same rows, with one thread as well.
 """
 
 from __future__ import annotations
@@ -395,4 +395,4 @@ def _format(
     found = report(path, Parity(errors, limits, float((sides[0] == sides[1]).mean()), config.agreement))
     batch = np.resize(matrix, (LATENCY_ROWS, matrix.shape[1]))
     calls = {ONNX: partial(session.run, batch), "xgboost": partial(booster.inplace_predict, batch)}
-    return with_latencies({ONNX: found}, calls, base="xgboost")[ONNX]
+    return with_latencies({ONNX: found}, calls, base=ONNX, original="xgboost")[ONNX]

@@ -118,6 +118,7 @@ def _format(report: FormatReport) -> str:
     numbers = {
         "bytes": report.bytes,
         "us a call": None if report.latency_us is None else round(report.latency_us),
+        "us a call of its original": None if report.original_us is None else round(report.original_us),
         "times fp32": None if report.speedup is None else round(report.speedup, 2),
         "agreement": None if report.agreement is None else round(report.agreement, 4),
     }

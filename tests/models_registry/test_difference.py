@@ -16,7 +16,9 @@ def test_a_bundle_does_not_differ_from_itself(trained: TrainedBundle) -> None:
 def test_other_latencies_are_no_difference(trained: TrainedBundle) -> None:
     one = trained.manifest
     part = one.components[AUTOENCODER]
-    formats = {name: replace(found, latency_us=1e6, speedup=0.1) for name, found in part.formats.items()}
+    formats = {
+        name: replace(found, latency_us=1e6, speedup=0.1, original_us=3.0) for name, found in part.formats.items()
+    }
     other = replace(one, components={**one.components, AUTOENCODER: replace(part, formats=formats)})
     assert differences(one, other) == []
 

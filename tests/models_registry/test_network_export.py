@@ -106,6 +106,7 @@ def test_every_format_has_its_line_in_the_table(tmp_path: Path, good: Path, monk
         assert line.latency_us
         assert line.latency_rows == LATENCY_ROWS
         assert line.speedup == pytest.approx(found.formats[FP32].latency_us / line.latency_us)  # type: ignore[operator]
+        assert line.original_us is None, "Keras is not timed"
         assert line.max_error is not None
         assert line.agreement is not None
         assert line.failed is None

@@ -101,7 +101,9 @@ def test_the_file_agrees_with_the_trees(planted_set: TrainingSet, tmp_path: Path
     found = component.formats["onnx"]
     assert found.agreement == 1
     assert found.latency_us
-    assert found.speedup
+    assert found.speedup == 1, "it is the fp32 format of its runtime"
+    assert found.original_us
+    assert found.original_us != found.latency_us
     assert {path.name for path in tmp_path.iterdir()} == set(component.files)
     assert set(component.files) == {f"win_classifier.{end}" for end in ("onnx", "ubj", "json", "curves.json")}
     strict = train(planted_set, tmp_path, replace(CONFIG, agreement=1.1))
