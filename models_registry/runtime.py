@@ -151,10 +151,12 @@ class Predictor:
         Not `quantised` serves the networks as fp32 instead of INT8 where the bundle has such files (`in_fp32`).
         """
         promoted = read_manifest(folder)
-        found = cls(Path(folder), promoted if quantised else in_fp32(promoted))
+        if quantised:
+            return cls(Path(folder), promoted)
+        found = cls(Path(folder), in_fp32(promoted))
         for name, part in promoted.components.items():
-            if found.manifest.components[name].served != part.served:
-                found.formats[name] += f", promoted as {part.format}"
+            if part.format == INT8 and name in found.formats:
+                found.formats[name] += _switched_off(part, found.manifest.components[name])
         return found
 
     def predict(
@@ -349,6 +351,13 @@ def in_fp32(manifest: Manifest) -> Manifest:
             part = msgspec.structs.replace(part, served=whole.file, format=FP32)
         parts[name] = part
     return msgspec.structs.replace(manifest, components=parts)
+
+
+def _switched_off(promoted: Component, served: Component) -> str:
+    """Why a network that was promoted as INT8 runs as it does when quantisation is switched off."""
+    if served.format == promoted.format:
+        return ", although quantisation is switched off: the bundle has no fp32 file that passed its parity"
+    return f", promoted as {promoted.format}: quantisation is switched off"
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -165,7 +165,9 @@ def test_without_quantisation_the_fp32_files_are_served(
     bundle.rewrite_manifest(folder, manifest)
     with Predictor.load(folder) as promoted, Predictor.load(folder, quantised=False) as whole:
         assert {promoted.formats[name] for name in NETWORKS} == {INT8}
-        assert {whole.formats[name] for name in NETWORKS} == {f"{FP32}, promoted as {INT8}"}
+        assert {whole.formats[name] for name in NETWORKS} == {
+            f"{FP32}, promoted as {INT8}: quantisation is switched off"
+        }
         assert whole.manifest == in_fp32(manifest)
         assert whole.manifest.components[WIN] == manifest.components[WIN]
         ours, theirs = (outputs(predict(each, planted_set, slice(0, ROWS))) for each in (whole, promoted))

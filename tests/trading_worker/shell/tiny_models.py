@@ -18,7 +18,8 @@ from ai_edge_litert import schema_py_generated as tflite
 from onnx import TensorProto, helper
 
 from features import DECISION_SPEC
-from models_registry.manifest import AUTOENCODER, WIN, Component
+from models_registry.convert import FP32, INT8
+from models_registry.manifest import AUTOENCODER, WIN, Component, FormatReport
 from models_registry.structure_autoencoder import LATENTS, AutoencoderParameters
 from models_registry.win_classifier import WinParameters
 from models_registry.win_inputs import columns
@@ -92,9 +93,11 @@ class _Graph:
         return bytes(builder.Output())
 
 
-def autoencoder() -> bytes:
-    """A projection of the window, and its transpose back, as TFLite."""
+def autoencoder(step: float = 0.0) -> bytes:
+    """A projection of the window, and its transpose back, as TFLite; its weights are rounded to `step` where given."""
     weights = np.random.default_rng(1).standard_normal((LATENTS, FLAT)) / np.sqrt(FLAT)
+    if step:
+        weights = np.round(weights / step) * step
     graph = _Graph()
     source = graph.tensor([1, *WINDOW])
     latents = graph.dense(graph.reshape(source, [FLAT]), weights)
@@ -138,8 +141,11 @@ def classifier(width: int) -> bytes:
     return model.SerializeToString()
 
 
-def write_models(folder: Path, name: str) -> Path:
-    """A bundle of both files in `folder`, with real golden outputs."""
+def write_models(folder: Path, name: str, served: str | None = None) -> Path:
+    """A bundle of both files in `folder`, with real golden outputs.
+
+    With `served`, `tflite_int8` or `tflite_fp32`, the autoencoder is there in both formats, and that one is served.
+    """
     channels = WINDOW[1]
     seen = AutoencoderParameters(mean=[0.0] * channels, std=[1.0] * channels, limit=1e9)
     files = {
@@ -159,4 +165,21 @@ def write_models(folder: Path, name: str) -> Path:
             (WIN, "win.onnx", WinParameters(inputs=INPUTS)),
         )
     }
+    if served is not None:
+        components[AUTOENCODER], more = _in_two_formats(components[AUTOENCODER], served)
+        files = {**files, **more}
+        del files["autoencoder.tflite"]
     return write_bundle(folder, name, files=files, components=components)
+
+
+def _in_two_formats(component: Component, served: str) -> tuple[Component, dict[str, bytes]]:
+    """The autoencoder as fp32 and with rounded weights, which stands for INT8; and the files."""
+    contents = {FP32: autoencoder(), INT8: autoencoder(step=0.004)}
+    files = {f"autoencoder.{kind}": content for kind, content in contents.items()}
+    digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    formats = {
+        kind: FormatReport(passed=True, file=f"autoencoder.{kind}", sha256=digests[f"autoencoder.{kind}"])
+        for kind in contents
+    }
+    file = f"autoencoder.{served}"
+    return msgspec.structs.replace(component, served=file, format=served, formats=formats, files=digests), files
