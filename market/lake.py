@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ import pyarrow as pa
 from pyarrow import dataset as arrow_dataset
 from pyarrow import fs, parquet
 
+from market.atomic_files import put_atomic
 from market.datasets import DATASETS, Dataset, conform
 from market.datasets import dataset as named
 from market.errors import BadPath, LakeCorrupt, LakeMissing, QueryFailed
@@ -37,54 +37,10 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 _GLOB = re.compile(r"[*?\[\]{}]")
 
 
-def put_atomic(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
-    """Write a whole file so that it is seen either as it was or as it will be, and is on disk on return.
-
-    Locally: a hidden temporary file beside it, fsync, rename, fsync of the folder. Elsewhere (S3) one stream,
-    which the store shows only when it is complete.
-    """
-    if not isinstance(filesystem, fs.LocalFileSystem):
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(data)
-        return
-    target = Path(path)
-    _make_folders(target.parent)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-
-
-def _make_folders(folder: Path) -> None:
-    """Create a folder and those above it, each of them on disk before anything is put into it."""
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
-        _sync_folder(each.parent)
-
-
 def _inside(path: str, within: Mapping[str, Collection[str]]) -> bool:
     """Whether every partition column of a path that is in `within` has one of its values."""
     parts = (part.partition("=") for part in path.split("/")[1:-1])
     return all(value in within[key] for key, _, value in parts if key in within)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Lake:

@@ -16,11 +16,11 @@ from pyarrow import fs
 
 from market import bars as bars_module
 from market import funding as funding_module
+from market.atomic_files import put_atomic
 from market.bars import DAY_MS, Bars
 from market.errors import SourceUnreadable, UnknownSymbol
 from market.funding import Fundings
 from market.klines_store import date_of, dates, day_start
-from market.lake import put_atomic
 from market.sources import recorded
 from market.sources.archive_download import download, forget
 from market.sources.archive_listing import ARCHIVE_LISTING, ListingRefused, names

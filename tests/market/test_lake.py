@@ -14,9 +14,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs, parquet
 
+from market.atomic_files import put_atomic
 from market.datasets import DATASETS, Dataset
 from market.errors import BadPath, LakeCorrupt, LakeMissing, QueryFailed, SchemaMismatch, UnknownDataset
-from market.lake import Lake, put_atomic
+from market.lake import Lake
 
 UNIVERSE: dict[str, Any] = {"symbol": ["BTCUSDT", "ETHUSDT"], "rank": [1, 2], "quote_volume": [5.0, 3.0]}
 
@@ -266,7 +267,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("market.lake.os.fsync", fail)
+    monkeypatch.setattr("market.atomic_files.os.fsync", fail)
     with pytest.raises(OSError, match="No space"):
         put_atomic(fs.LocalFileSystem(), str(target), b"new")
     assert [path.name for path in target.parent.iterdir()] == ["file"]

@@ -1,0 +1,54 @@
+"""Files that a reader sees as they were or as they will be, never in between, also when the writer is killed."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+
+def put_atomic(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
+    """Write a whole file so that it is seen either as it was or as it will be, and is on disk on return.
+
+    Locally: a hidden temporary file beside it, fsync, rename, fsync of the folder. Elsewhere (S3) one stream,
+    which the store shows only when it is complete.
+    """
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(data)
+        return
+    target = Path(path)
+    _make_folders(target.parent)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _make_folders(folder: Path) -> None:
+    """Create a folder and those above it, each of them on disk before anything is put into it."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        _sync_folder(each.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
