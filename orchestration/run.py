@@ -11,7 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.resources import GateSettings, LakeResource, MarketResource, RegistryResource, TrainingSettings
+from orchestration.gate_settings import GateSettings
+from orchestration.resources import LakeResource, MarketResource, RegistryResource, TrainingSettings
 from orchestration.sensors import RANGE_END, RANGE_START
 
 SETTINGS = """\

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orchestration import environment
+from orchestration.gate_settings import GateSettings
 from orchestration.jobs import ingest, ingest_journals, retrain, retrain_from_scratch, watch_champion
 from orchestration.partitions import DAYS
-from orchestration.resources import GateSettings, LakeResource, RegistryResource, TrainingSettings
+from orchestration.resources import LakeResource, RegistryResource, TrainingSettings
 
 if TYPE_CHECKING:
     from market.lake import Lake

@@ -13,7 +13,8 @@ from orchestration.assets.models import (
     win_classifier,
 )
 from orchestration.assets.training import OWNERS, training_set
-from orchestration.resources import GateSettings, LakeResource, RegistryResource, TrainingSettings
+from orchestration.gate_settings import GateSettings
+from orchestration.resources import LakeResource, RegistryResource, TrainingSettings
 
 GROUP = "bundle"
 

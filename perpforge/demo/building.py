@@ -46,7 +46,7 @@ found nothing, as on a market without an edge, would trade nothing and bring no 
 
 def gate_differs() -> dict[str, tuple[Any, Any]]:
     """The gate's settings that the demo changes, each with its default: shown, so that nobody takes them for those."""
-    from orchestration.resources import GateSettings
+    from orchestration.gate_settings import GateSettings
 
     return {name: (value, GateSettings.model_fields[name].default) for name, value in SMALLER_GATE.items()}
 
@@ -97,8 +97,9 @@ class Building:
 
         With `go_on` the models continue from the champion's.
         """
+        from orchestration.gate_settings import GateSettings
         from orchestration.jobs import CONTINUE
-        from orchestration.resources import GateSettings, TrainingSettings
+        from orchestration.resources import TrainingSettings
         from orchestration.run import materialise, resources
 
         made = materialise(

@@ -17,9 +17,10 @@ from models_registry.gate import GateRules
 from orchestration import environment
 from orchestration.assets.training import Beginning
 from orchestration.definitions import definitions, defs
+from orchestration.gate_settings import GateSettings
 from orchestration.jobs import CONTINUE, EVALUATE, INGEST, LEARN, retrain, retrain_from_scratch
 from orchestration.partitions import DAYS, daily
-from orchestration.resources import GateSettings, LakeResource, TrainingSettings, from_environment, parse_time
+from orchestration.resources import LakeResource, TrainingSettings, from_environment, parse_time
 from orchestration.sensors import every_week_from_scratch
 from orchestration.training_data import LEARNT
 from trading_worker.settings import load

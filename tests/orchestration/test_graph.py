@@ -24,11 +24,12 @@ from models_registry.registry import Registry
 from models_registry.runtime import MODELS
 from models_registry.trial_log import TrialLog
 from orchestration.definitions import definitions
+from orchestration.gate_settings import GateSettings
 from orchestration.ingest import ingest_funding, universes
 from orchestration.jobs import CONTINUE, INGEST, LEARN
 from orchestration.label_store import read_history
 from orchestration.reproducing import reproduce
-from orchestration.resources import GateSettings, LakeResource, TrainingSettings
+from orchestration.resources import LakeResource, TrainingSettings
 from orchestration.run import MaterialisationFailed, Materialised, instance, materialise, resources
 from orchestration.sensors import RANGE_END, RANGE_START, retrain_on_live_labels
 from perpforge.commands.bundle import bundle_app

@@ -19,8 +19,9 @@ from models_registry.ledger import Ledger
 from models_registry.mlflow_rest import BUNDLE_MODEL
 from models_registry.registry import Registry
 from orchestration import sensors
+from orchestration.gate_settings import GateSettings
 from orchestration.live_records import act, look
-from orchestration.resources import GateSettings, LakeResource, RegistryResource, TrainingSettings
+from orchestration.resources import LakeResource, RegistryResource, TrainingSettings
 from orchestration.run import materialise, resources
 from orchestration.sensors import champion_to_watch
 from tests.mlflow_server import emptied_server

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from orchestration.resources import GateSettings, TrainingSettings
+from orchestration.gate_settings import GateSettings
+from orchestration.resources import TrainingSettings
 from perpforge.demo.building import SMALLER_GATE
 from trading_worker.settings import table
 
