@@ -10,14 +10,14 @@ from models_registry.trials import deflate
 from models_registry.walk_forward import FoldResult, ModelEvaluation
 
 HEAD = (
-    "| metric | folds, mean ± spread | baseline | better by, 95 % | deflated | smallest detectable |",
+    "| metric | folds, mean ± spread | baseline | better by, 95 % | deflated; a claim: shown? | smallest detectable |",
     "|---|---|---|---|---|---|",
 )
 
 
 def evaluation_markdown(found: ModelEvaluation) -> str:
     """The whole evaluation: a table of every fold from scratch, and one of the models that go on."""
-    parts = [*_about(found.folds, found.trials), "", *table(found.from_scratch), *_left_out(found.folds)]
+    parts = [*_about(found), "", *table(found.from_scratch), *_left_out(found.folds)]
     if found.prequential:
         parts += ["", "Judged prequentially: each fold predicted before it is learnt from, going on from the last.", ""]
         parts += [*table(found.prequential), *_left_out(found.continued)]
@@ -38,8 +38,12 @@ def _line(name: str, metric: PooledMetric) -> str:
     baseline = "–" if metric.baseline is None else f"{_number(metric.baseline)} {metric.baseline_name}"
     if metric.improvement is None or metric.deflated is None or metric.smallest_detectable is None:
         return f"| {name} | {value} | {baseline} | {_better(metric)} | – | – |"
-    verdict = f"{metric.deflated:+.2g}, {'shown' if metric.shown else 'not shown'}"
+    verdict = f"{metric.deflated:+.2g}{_verdict(metric.shown)}"
     return f"| {name} | {value} | {baseline} | {_better(metric)} | {verdict} | {metric.smallest_detectable:.2g} |"
+
+
+def _verdict(shown: bool | None) -> str:
+    return "" if shown is None else ", shown" if shown else ", not shown"
 
 
 def _better(metric: PooledMetric) -> str:
@@ -53,15 +57,21 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _about(folds: Sequence[FoldResult], trials: int) -> list[str]:
+def _about(found: ModelEvaluation) -> list[str]:
     from market.errors import utc
 
-    judged = [fold.fold for fold in folds if fold.failed is None]
+    judged = [fold.fold for fold in found.folds if fold.failed is None]
     span = f"{utc(judged[0].start_ms)} to {utc(judged[-1].end_ms)}" if judged else "no time"
     return [
-        f"{len(judged)} folds, each from scratch, over {span}; deflated by {trials} "
-        f"{'trial' if trials == 1 else 'trials'}. Positive is better than the baseline."
+        f"{len(judged)} folds, each from scratch, over {span}; deflated by {_counted(found.trials, 'trial')}. Positive "
+        f"is better than the baseline. One metric of each model is a claim, {_counted(found.claims, 'claim')} here and "
+        "prequentially, and is shown only at a level divided by their number; the others are told without a verdict, "
+        "and of so many intervals some lie above or below zero by chance."
     ]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _left_out(folds: Sequence[FoldResult]) -> list[str]:
@@ -79,19 +89,21 @@ def _left_out(folds: Sequence[FoldResult]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def trial_words(metric: Metric, trials: int) -> str:
+def trial_words(metric: Metric, trials: int, claims: int = 1, claimed: bool = True) -> str:
     """What an improvement is worth after so many trials, in words; empty for a metric without one.
 
+    A verdict has only what is `claimed`, as one of so many `claims`.
+
     >>> trial_words(Metric(value=0.6, improvement=0.02, interval=(0.001, 0.039)), 20)
-    'deflated by 20 trials +0.0016, not shown; the smallest effect that this sample could have shown is 0.027'
+    'deflated by 20 trials +0.0016, not shown; the smallest effect that this sample could have shown is 0.046'
     """
     if metric.improvement is None:
         return ""
-    found = deflate(metric.improvement, metric.interval, trials)
     if metric.interval is None:
         return "too few blocks of time to say what this sample could have shown"
-    counted = "1 trial" if trials == 1 else f"{trials} trials"
+    found = deflate(metric.improvement, metric.interval, trials, claims)
+    among = f" as one of {claims} claims" if claimed and claims > 1 else ""
     return (
-        f"deflated by {counted} {found.deflated:+.2g}, {'shown' if found.shown else 'not shown'}; the smallest effect "
-        f"that this sample could have shown is {found.smallest_detectable:.2g}"
+        f"deflated by {_counted(trials, 'trial')} {found.deflated:+.2g}{_verdict(found.shown if claimed else None)}"
+        f"{among}; the smallest effect that this sample could have shown is {found.smallest_detectable:.2g}"
     )

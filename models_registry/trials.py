@@ -8,6 +8,10 @@ largest of `n` independent standard normal scores is about
 with Euler's constant `g` and the normal quantile `Z` (Bailey and Lopez de Prado 2014, "The Deflated Sharpe Ratio").
 A reported improvement is deflated by so many of its standard errors. Trials share their data and so are not
 independent: the deflation is then more than enough, never too little.
+
+One report makes several claims at once, one for each model, and each would be wrong by chance in one of forty cases.
+So the level is divided by their number (Bonferroni, which holds whatever they share): a report without any skill shows
+something in at most one of forty cases, too. What is no claim is told with its interval and has no verdict.
 """
 
 from __future__ import annotations
@@ -24,6 +28,17 @@ LEVEL = 0.975
 """One end of the 95 % interval."""
 
 
+def bound(claims: int) -> float:
+    """The standard errors that an improvement must be above zero to be shown as one of so many claims.
+
+    >>> round(bound(1), 2), round(bound(10), 2)
+    (1.96, 2.81)
+    """
+    if claims < 1:
+        raise ValueError(f"{claims} claims: the one that is made counts")
+    return NORMAL.inv_cdf(1 - (1 - LEVEL) / claims)
+
+
 @dataclass(frozen=True)
 class Deflated:
     """An improvement with what the search for it explains taken away. All in the improvement's own unit."""
@@ -33,10 +48,12 @@ class Deflated:
     standard_error: float
     """Half the 95 % interval's width over 1.96; NaN without an interval."""
     trials: int
+    claims: int
+    """Made in the same report, this one among them."""
     expected_best: float
     """What the best of so many trials without skill is expected to show."""
     smallest_detectable: float
-    """The true improvement that this sample would have shown with a chance of 80 %."""
+    """The true improvement that this sample would have shown, as `shown` has it, with a chance of 80 %."""
 
     @property
     def deflated(self) -> float:
@@ -45,8 +62,8 @@ class Deflated:
 
     @property
     def shown(self) -> bool:
-        """Whether the deflated improvement's interval lies above zero."""
-        return self.deflated - NORMAL.inv_cdf(LEVEL) * self.standard_error > 0
+        """Whether the deflated improvement is above zero at the level of one among so many claims."""
+        return self.deflated - bound(self.claims) * self.standard_error > 0
 
 
 def expected_largest(trials: int) -> float:
@@ -67,23 +84,30 @@ def standard_error(interval: tuple[float, float] | None) -> float:
     return math.nan if interval is None else (interval[1] - interval[0]) / (2 * NORMAL.inv_cdf(LEVEL))
 
 
-def smallest_detectable(error: float, power: float = POWER) -> float:
-    """The true effect whose 95 % interval lies above zero with a chance of `power`.
+def smallest_detectable(error: float, trials: int = 1, claims: int = 1, power: float = POWER) -> float:
+    """The true effect that is shown, after `trials` and among `claims`, with a chance of `power`.
 
-    >>> round(smallest_detectable(0.01), 3)
-    0.028
+    >>> round(smallest_detectable(0.01), 3), round(smallest_detectable(0.01, trials=20, claims=5), 3)
+    (0.028, 0.053)
     """
-    return (NORMAL.inv_cdf(LEVEL) + NORMAL.inv_cdf(power)) * error
+    return (expected_largest(trials) + bound(claims) + NORMAL.inv_cdf(power)) * error
 
 
-def deflate(improvement: float, interval: tuple[float, float] | None, trials: int) -> Deflated:
-    """An improvement with its 95 % interval, the newest of `trials`, deflated.
+def deflate(improvement: float, interval: tuple[float, float] | None, trials: int, claims: int = 1) -> Deflated:
+    """An improvement with its 95 % interval, the newest of `trials` and one of `claims` in its report, deflated.
 
     >>> found = deflate(0.02, (0.01, 0.03), 20)
     >>> round(found.deflated, 4), found.shown
     (0.0103, True)
-    >>> deflate(0.02, (0.001, 0.039), 20).shown
+    >>> deflate(0.02, (0.01, 0.03), 20, claims=5).shown
     False
     """
     error = standard_error(interval)
-    return Deflated(improvement, error, trials, expected_largest(trials) * error, smallest_detectable(error))
+    return Deflated(
+        improvement=improvement,
+        standard_error=error,
+        trials=trials,
+        claims=claims,
+        expected_best=expected_largest(trials) * error,
+        smallest_detectable=smallest_detectable(error, trials, claims),
+    )

@@ -29,7 +29,7 @@ from models_registry.continuing import StartingPoint
 from models_registry.errors import NotEnoughData
 from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN, Metric
 from models_registry.opportunities import Opportunities
-from models_registry.pooling import PooledMetric, pool_all
+from models_registry.pooling import PooledMetric, claims_of, pool_all
 from models_registry.statistics import BLOCK_MS
 from models_registry.structure_autoencoder import Progress
 from models_registry.training_config import TrainingConfig, models_of, no_progress
@@ -85,6 +85,8 @@ class ModelEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     opportunities_hash: str | None
     trials: int
     """The bundles that had been trained when this was made: what scores are deflated by."""
+    claims: int
+    """The headlines of all models, from scratch and prequentially: what the level of a verdict is divided by."""
     folds: list[FoldResult]
     """From scratch in every fold."""
     continued: list[FoldResult] = []
@@ -249,15 +251,19 @@ def together(
     if not judged:
         raise NotEnoughData("a walk-forward's folds", 0, 1)
     seed, found = evaluating.config.seed, evaluating.opportunities
+    chain = [fold.metrics for fold in continued]
+    headlines = {model: name for fold in folds for model, name in fold.headlines.items()}
+    claims = claims_of(judged, headlines) + claims_of(chain, headlines)
     return ModelEvaluation(
         key=evaluation_key(evaluating.rows, found, evaluating.config, evaluating.plan),
         data_hash=evaluating.rows.data_hash,
         opportunities_hash=None if found is None else found.data_hash,
         trials=trials,
+        claims=claims,
         folds=list(folds),
         continued=list(continued),
-        from_scratch=pool_all(judged, trials=trials, seed=seed),
-        prequential=pool_all([fold.metrics for fold in continued], trials=trials, seed=seed),
+        from_scratch=pool_all(judged, trials=trials, seed=seed, headlines=headlines, claims=claims),
+        prequential=pool_all(chain, trials=trials, seed=seed, headlines=headlines, claims=claims),
     )
 
 

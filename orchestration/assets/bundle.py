@@ -113,8 +113,9 @@ def bundle_evaluation(
     }
     tried = TrialLog.beside(registry.ledger).count()
     metadata["trials"] = tried
+    claims = sum(score.improvement is not None for record in records.values() for score in record.metrics().values())
     for name, record in records.items():
-        worth = {f"{name}_{metric}": trial_words(score, tried) for metric, score in record.metrics().items()}
+        worth = {f"{name}_{metric}": trial_words(score, tried, claims) for metric, score in record.metrics().items()}
         metadata |= {f"{metric}_deflated": words for metric, words in worth.items() if words}
         metadata |= {
             f"{name}_rows": record.rows,

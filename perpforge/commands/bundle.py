@@ -100,6 +100,7 @@ def show(
         typer.echo(data.decode())
         return
     manifest = decode(data)
+    claims = sum(part.headline is not None for part in manifest.components.values())
     typer.echo(f"bundle {manifest.bundle_version}, DecisionSpec {manifest.decision_spec.id}, parent {manifest.parent}")
     for name, component in manifest.components.items():
         served = component.served or f"fallback: {component.fallback}"
@@ -108,7 +109,7 @@ def show(
             typer.echo(f"    {format_name} {_format(report)}")
         for metric, score in component.metrics.items():
             typer.echo(f"    {metric} {score.value} ({score.baseline_name} {score.baseline}, 95 % {score.interval})")
-            if words := trial_words(score, trials):
+            if words := trial_words(score, trials, max(claims, 1), claimed=metric == component.headline):
                 typer.echo(f"      {words}")
 
 

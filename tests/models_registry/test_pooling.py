@@ -17,7 +17,7 @@ from models_registry.component_folder import (
     save_component,
 )
 from models_registry.manifest import Component, Metric, encode
-from models_registry.pooling import pool, pool_all
+from models_registry.pooling import claims_of, pool, pool_all
 from models_registry.statistics import BLOCK_MS, block_index, block_sums, ratio_interval
 
 RNG = np.random.default_rng(4)
@@ -76,11 +76,37 @@ def test_many_trials_take_away_what_their_search_explains() -> None:
     assert many.deflated is not None
     assert one.improvement is not None
     assert many.deflated < one.improvement
-    assert many.smallest_detectable == one.smallest_detectable
+    assert many.smallest_detectable is not None
+    assert one.smallest_detectable is not None
+    assert many.smallest_detectable > one.smallest_detectable
+
+
+def test_many_claims_ask_more_of_each_and_what_is_none_has_no_verdict() -> None:
+    parts, _, _ = folds(4, 0.07)
+    one, many = (pool(parts, trials=1, seed=1, claims=claims) for claims in (1, 10**6))
+    assert (one.shown, many.shown) == (True, False)
+    assert (one.deflated, one.interval) == (many.deflated, many.interval)
+    told = pool(parts, trials=1, seed=1, claimed=False)
+    assert told.shown is None
+    assert told.skill
+
+
+def test_the_headline_of_each_model_is_a_claim() -> None:
+    parts, _, _ = folds(2, 0.5)
+    given = [{"a": {"x": part, "y": part}, "b": {"z": Metric(value=1.0)}, "c": {"x": part}} for part in parts]
+    headlines = {"a": "y", "b": "z", "c": "x", "d": "x"}
+    assert claims_of(given, headlines) == 2, "b's has no improvement to claim, and d was not trained"
+    found = pool_all(given, trials=1, seed=1, headlines=headlines, claims=2)
+    assert {(model, name): metric.shown for model, names in found.items() for name, metric in names.items()} == {
+        ("a", "x"): None,
+        ("a", "y"): True,
+        ("b", "z"): False,
+        ("c", "x"): True,
+    }
 
 
 def test_no_skill_is_shown_where_there_is_none() -> None:
-    shown = [pool(folds(4, 0.0, rows=60)[0], trials=1, seed=1).shown for _ in range(60)]
+    shown = [bool(pool(folds(4, 0.0, rows=60)[0], trials=1, seed=1).shown) for _ in range(60)]
     assert sum(shown) <= 6  # 2.5 % a side, and what chance adds to sixty tries
 
 
@@ -92,7 +118,7 @@ def test_metrics_without_sums_have_a_mean_and_no_improvement() -> None:
 
 def test_a_metric_is_pooled_over_the_folds_that_have_it() -> None:
     one, two = {"a": {"x": Metric(value=1.0)}}, {"a": {"x": Metric(value=2.0), "y": Metric(value=3.0)}, "b": {}}
-    found = pool_all([one, two], trials=1, seed=1)
+    found = pool_all([one, two], trials=1, seed=1, headlines={}, claims=0)
     assert {model: list(names) for model, names in found.items()} == {"a": ["x", "y"], "b": []}
     assert found["a"]["x"].folds == [1.0, 2.0]
     assert found["a"]["y"].folds == [3.0]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from models_registry.trials import deflate, expected_largest, smallest_detectable, standard_error
+from models_registry.trials import bound, deflate, expected_largest, smallest_detectable, standard_error
 
 
 @pytest.mark.parametrize("trials", [2, 5, 30, 400])
@@ -35,10 +35,24 @@ def test_one_trial_is_not_deflated() -> None:
     assert found.shown
 
 
-def test_the_smallest_detectable_effect_is_detected_four_times_in_five() -> None:
+@pytest.mark.parametrize(("trials", "claims"), [(1, 1), (1, 10), (20, 1), (20, 10)])
+def test_the_smallest_detectable_effect_is_shown_four_times_in_five(trials: int, claims: int) -> None:
     error = 0.01
-    seen = np.random.default_rng(3).normal(smallest_detectable(error), error, 20_000)
-    assert float((seen - 1.96 * error > 0).mean()) == pytest.approx(0.8, abs=0.01)
+    true = smallest_detectable(error, trials, claims)
+    seen = np.random.default_rng(3).normal(true, error, 5_000)
+    found = [deflate(one, (one - 1.96 * error, one + 1.96 * error), trials, claims).shown for one in seen.tolist()]
+    assert float(np.mean(found)) == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_report_of_many_claims_without_skill_seldom_shows_any() -> None:
+    rng = np.random.default_rng(6)
+    any_shown = any_plainly = 0
+    for _ in range(1000):
+        scores = rng.normal(0, 1, 10).tolist()
+        any_shown += any(deflate(score, (score - 1.96, score + 1.96), 1, 10).shown for score in scores)
+        any_plainly += any(score > 1.96 for score in scores)
+    assert any_plainly > 180  # each at its own level, a fifth of such reports would show something
+    assert any_shown < 40
 
 
 def test_without_an_interval_nothing_is_shown() -> None:
@@ -51,3 +65,5 @@ def test_without_an_interval_nothing_is_shown() -> None:
 def test_no_trial_is_no_report() -> None:
     with pytest.raises(ValueError, match="0 trials"):
         expected_largest(0)
+    with pytest.raises(ValueError, match="0 claims"):
+        bound(0)

@@ -148,6 +148,10 @@ def test_a_planted_relation_is_found_in_every_fold(made: TrainingSet, tmp_path: 
     assert "| log_loss |" in text
     assert ", shown |" in text
     assert "deflated by 3 trials" in text
+    assert found.claims == 2
+    assert "2 claims here" in text
+    assert found.from_scratch[AUTOENCODER]["outcome_log_loss"].shown is not None
+    assert {name for name, each in found.from_scratch[WIN].items() if each.shown is not None} == {"log_loss"}
     assert f"Fold 1, {AUTOENCODER}: the plain version stood in" in text
 
 
@@ -231,6 +235,7 @@ def test_trees_go_on_from_fold_to_fold_and_plain_versions_do_not(made: TrainingS
         assert record.last_known_at < fold.start_ms
     metric = found.prequential[WIN]["log_loss"]
     assert metric.shown
+    assert metric.claims == found.claims == 4, "those from scratch and those that go on"
     assert metric.rows == (made.decided_at >= running.folds[0].start_ms).sum()
     assert "prequentially" in evaluation_markdown(found)
 
@@ -355,4 +360,7 @@ def test_words_of_what_a_score_is_worth() -> None:
     assert trial_words(Metric(value=0.5), 3) == ""
     assert "too few blocks" in trial_words(Metric(value=0.5, improvement=0.1), 3)
     words = trial_words(Metric(value=0.5, improvement=0.1, interval=(0.09, 0.11)), 1)
-    assert words.startswith("deflated by 1 trial +0.1, shown")
+    assert words.startswith("deflated by 1 trial +0.1, shown; ")
+    score = Metric(value=0.5, improvement=0.1, interval=(0.01, 0.19))
+    assert "+0.1, not shown as one of 5 claims; " in trial_words(score, 1, claims=5)
+    assert trial_words(score, 1, claims=5, claimed=False).startswith("deflated by 1 trial +0.1; ")
