@@ -1,7 +1,7 @@
 """The five models, walked forward in time, find what is there and nothing where nothing is.
 
 From bars to the table: synthetic markets, decision rows, labels, opportunities, four networks and the trees trained
-from scratch in every fold, and what is pooled of the folds. What each model is held to is the metric that asks whether
+from scratch in every fold, and going on from the fold before; and what is pooled of the folds. What each model is held to is the metric that asks whether
 it knows anything of the market: the autoencoder's probe, the feature network's downstream model, the reach beside
 constant quantiles, the win probability beside the base rate, the strategy beside never trading. A look ahead of one bar
 shows as skill on a market that has nothing to find; that it does is itself tested, since a check that cannot shout is
@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.deep, pytest.mark.timeout(3600)]
 
 SEED, SYMBOLS, DAYS = 7, 10, 30
 SETTINGS = TrainingSettings(seed=SEED, epochs=8, rounds=150, max_windows=6000, most_opportunities=9000, quantise=False)
-PLAN = WalkForward(folds=2, first_share=0.5, every=1, prequential=False)
+PLAN = WalkForward(folds=2, first_share=0.5, every=1)
 
 KNOWS = {
     AUTOENCODER: "outcome_log_loss",
@@ -124,10 +124,22 @@ def shuffled(given: Learnt) -> Learnt:
     return Learnt(mixed, replace(given.opportunities, episodes=Episodes(**(told | kept))))
 
 
-def walked(given: Learnt, work: Path) -> dict[str, PooledMetric]:
+@dataclass(frozen=True)
+class Walked:
     """The metric of each model that says whether it knows anything, over both folds."""
+
+    from_scratch: dict[str, PooledMetric]
+    prequential: dict[str, PooledMetric]
+
+
+def walked(given: Learnt, work: Path) -> Walked:
     config = SETTINGS.config(int(given.rows.decided_at[-1]))
-    found = walk(Evaluating(given.rows, given.opportunities, config, PLAN, work)).from_scratch
+    found = walk(Evaluating(given.rows, given.opportunities, config, PLAN, work))
+    assert [fold.anew for fold in found.continued] == [{}] * PLAN.folds, "a model did not go on"
+    return Walked(*(_told(pooled) for pooled in (found.from_scratch, found.prequential)))
+
+
+def _told(found: dict[str, dict[str, PooledMetric]]) -> dict[str, PooledMetric]:
     assert set(KNOWS) <= set(found), "a plain version stood in for a model"
     told = {model: found[model][name] for model, name in KNOWS.items()}
     for model, metric in told.items():
@@ -148,22 +160,28 @@ def without_edge() -> History:
 
 
 def skilled(found: dict[str, PooledMetric]) -> set[str]:
-    return {model for model, metric in found.items() if metric.shown}
+    return {model for model, metric in found.items() if metric.skill}
 
 
 def test_a_planted_edge_is_found(planted: Learnt, tmp_path: Path) -> None:
-    assert {FEATURE_NETWORK, WIN, DQN} <= skilled(walked(planted, tmp_path))
+    found = walked(planted, tmp_path)
+    assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found.from_scratch)
+    assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found.prequential)
 
 
 def test_shuffled_labels_give_no_skill(planted: Learnt, tmp_path: Path) -> None:
-    assert skilled(walked(shuffled(planted), tmp_path)) == set()
+    found = walked(shuffled(planted), tmp_path)
+    assert skilled(found.from_scratch) == set()
+    assert skilled(found.prequential) == set()
 
 
 def test_without_an_edge_no_model_knows_outcomes(without_edge: History, tmp_path: Path) -> None:
     found = walked(learnt(without_edge, tmp_path / "lake"), tmp_path)
-    assert skilled(found) & set(OF_OUTCOMES) == set()
+    assert skilled(found.from_scratch) & set(OF_OUTCOMES) == set()
+    assert skilled(found.prequential) & set(OF_OUTCOMES) == set()
 
 
 def test_one_bar_of_look_ahead_shouts(without_edge: History, tmp_path: Path) -> None:
     found = walked(learnt(without_edge, tmp_path / "lake", one_bar_late), tmp_path)
-    assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found)
+    assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found.from_scratch)
+    assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found.prequential)
