@@ -12,6 +12,8 @@ from market.errors import utc
 from models_registry.manifest import Component, Manifest, Metric, component_digest
 
 ABSENT = "–"
+LONG = ("importance", "history")
+"""Parameters with a number for each column or round."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Difference:
 def differences(one: Manifest, other: Manifest) -> list[Difference]:
     """Every difference that means something, from the whole to the parts.
 
-    What training measures anew each time (latencies) and what is long (curves, weights of columns) is left out: of the
-    models' parameters only single numbers and texts are compared. Columns of the DecisionSpec and files are named
-    where they come or go.
+    What training measures anew each time (latencies) and what is long (curves, weights and importance of columns) is
+    left out: of the models' parameters only single numbers and texts are compared. Columns of the DecisionSpec and
+    files are named where they come or go.
     """
     return [*_whole(one, other), *_components(one, other)]
 
@@ -64,7 +66,8 @@ def _component(name: str, one: Component, other: Component) -> Iterator[Differen
         found = (part.formats.get(file) for part in (one, other))
         words = (None if each is None else "passed" if each.passed else f"failed: {each.failed}" for each in found)
         yield from _line(f"{name}.formats.{file}", *words)
-    yield from _mapping(f"{name}.parameters", one.parameters, other.parameters)
+    short = ({key: value for key, value in part.parameters.items() if key not in LONG} for part in (one, other))
+    yield from _mapping(f"{name}.parameters", *short)
 
 
 def _metric(found: Metric | None) -> str | None:

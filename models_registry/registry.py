@@ -369,7 +369,7 @@ class Registry:
             try:
                 self._verify(files)
             except BundleRejected as rejected:
-                raise PromotionRefused(version, str(rejected)) from rejected
+                raise PromotionRefused(version, rejected.reason) from rejected
 
     def _alias(self, alias: str) -> str | None:
         from mlflow.exceptions import MlflowException

@@ -1,11 +1,11 @@
 """The five models, walked forward in time, find what is there and nothing where nothing is.
 
 From bars to the table: synthetic markets, decision rows, labels, opportunities, four networks and the trees trained
-from scratch in every fold, and going on from the fold before; and what is pooled of the folds. What each model is held to is the metric that asks whether
-it knows anything of the market: the autoencoder's probe, the feature network's downstream model, the reach beside
-constant quantiles, the win probability beside the base rate, the strategy beside never trading. A look ahead of one bar
-shows as skill on a market that has nothing to find; that it does is itself tested, since a check that cannot shout is
-none.
+from scratch in every fold, and going on from the fold before; and what is pooled of the folds. What each model is held
+to is the metric that asks whether it knows anything of the market: the autoencoder's probe, the feature network's
+downstream model, the reach beside constant quantiles, the win probability beside the base rate, the strategy beside
+never trading. A look ahead of one bar shows as skill on a market that has nothing to find; that it does is itself
+tested, since a check that cannot shout is none.
 """
 
 from __future__ import annotations

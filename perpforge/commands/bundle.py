@@ -15,7 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from models_registry.ledger import Entry
-    from models_registry.manifest import Component, FormatReport
+    from models_registry.manifest import Component, FormatReport, Manifest, Metric
     from models_registry.registry import Registry
 
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at the registered bundles and move the champion.")
@@ -33,6 +33,7 @@ DEFAULT_HOME = Path(".perpforge/demo")
 @contextmanager
 def _opened(home: Path, uri: str) -> Iterator[Registry]:
     """The registry on the server at `uri`, or on one that is started over `home` for as long as it is needed."""
+    from models_registry.ledger import LedgerBroken
     from models_registry.mlflow_rest import RegistryError
     from models_registry.registry import Registry
     from models_registry.server import MlflowServer, MlflowServerFailed
@@ -46,7 +47,7 @@ def _opened(home: Path, uri: str) -> Iterator[Registry]:
             raise typer.BadParameter(f"{home} holds no MLflow store: run a demo, or give --home or --mlflow")
         with MlflowServer(home / "mlflow") as server:
             yield Registry(server.url, ledger)
-    except (RegistryError, MlflowServerFailed) as error:
+    except (RegistryError, MlflowServerFailed, LedgerBroken) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 
@@ -56,12 +57,31 @@ def _ledger(home: Path) -> Path:
 
 
 def _resolve(registry: Registry, version: str) -> str:
-    if version not in ("champion", "challenger"):
-        return version
-    found = registry.champion() if version == "champion" else registry.challenger()
-    if found is None:
-        raise typer.BadParameter(f"there is no {version}")
-    return found
+    """The number of a registered bundle; `typer.BadParameter` when there is none, with those that there are."""
+    if version in ("champion", "challenger"):
+        found = registry.champion() if version == "champion" else registry.challenger()
+        if found is None:
+            raise typer.BadParameter(f"there is no {version}")
+        return found
+    if not version.isdecimal():
+        raise typer.BadParameter(f"{version!r} is no version: give a number, champion or challenger")
+    known = [bundle.version for bundle in registry.list()]
+    if version not in known:
+        raise typer.BadParameter(f"there is no bundle {version}; registered: {', '.join(reversed(known)) or 'none'}")
+    return version
+
+
+def _manifest(registry: Registry, version: str, folder: Path) -> Manifest:
+    """The manifest of a bundle, whose files are downloaded into `folder`."""
+    from models_registry.errors import BundleRejected
+    from models_registry.runtime import read_manifest
+
+    try:
+        return read_manifest(registry.download(version, folder))
+    except BundleRejected as error:
+        # The folder is gone in a moment: what was looked at is the version.
+        typer.echo(f"bundle {version} cannot be read: {error.reason}", err=True)
+        raise typer.Exit(1) from error
 
 
 @bundle_app.command("list")
@@ -90,16 +110,16 @@ def show(
 ) -> None:
     """The manifest of a bundle."""
     from models_registry.evaluation_table import trial_words
-    from models_registry.manifest import MANIFEST_FILE, decode
+    from models_registry.manifest import MANIFEST_FILE
     from models_registry.trial_log import TrialLog
 
     with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
         trials = TrialLog.beside(registry.ledger.path).count()
-        data = (registry.download(_resolve(registry, version), Path(folder) / "bundle") / MANIFEST_FILE).read_bytes()
+        manifest = _manifest(registry, _resolve(registry, version), Path(folder) / "bundle")
+        text = (Path(folder) / "bundle" / MANIFEST_FILE).read_text()
     if as_json:
-        typer.echo(data.decode())
+        typer.echo(text)
         return
-    manifest = decode(data)
     claims = sum(part.headline is not None for part in manifest.components.values())
     typer.echo(f"bundle {manifest.bundle_version}, DecisionSpec {manifest.decision_spec.id}, parent {manifest.parent}")
     for name, component in manifest.components.items():
@@ -108,9 +128,28 @@ def show(
         for format_name, report in component.formats.items():
             typer.echo(f"    {format_name} {_format(report)}")
         for metric, score in component.metrics.items():
-            typer.echo(f"    {metric} {score.value} ({score.baseline_name} {score.baseline}, 95 % {score.interval})")
+            typer.echo(f"    {_score(metric, score)}")
             if words := trial_words(score, trials, max(claims, 1), claimed=metric == component.headline):
                 typer.echo(f"      {words}")
+
+
+def _score(name: str, score: Metric) -> str:
+    """A metric beside its baseline, and by how much it is better.
+
+    >>> from models_registry.manifest import Metric
+    >>> _score("loss", Metric(value=0.5, baseline=0.6, baseline_name="chance", improvement=0.1, interval=(0.05, 0.15)))
+    'loss 0.5, chance 0.6; better by +0.1 (95 %: +0.05 to +0.15)'
+    >>> _score("error", Metric(value=None))
+    'error –'
+    """
+    words = f"{name} {'–' if score.value is None else f'{score.value:.4g}'}"
+    if score.baseline is not None:
+        words += f", {score.baseline_name} {score.baseline:.4g}"
+    if score.improvement is not None:
+        words += f"; better by {score.improvement:+.2g}"
+        if score.interval is not None:
+            words += f" (95 %: {score.interval[0]:+.2g} to {score.interval[1]:+.2g})"
+    return words
 
 
 def _format(report: FormatReport) -> str:
@@ -147,13 +186,11 @@ def diff(
 ) -> None:
     """What differs between two bundles: columns, terms, data, models, scores and parameters, a line each."""
     from models_registry.difference import differences
-    from models_registry.runtime import read_manifest
 
     with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
         versions = [_resolve(registry, version) for version in (one, other)]
         manifests = [
-            read_manifest(registry.download(version, Path(folder) / f"{place}-{version}"))
-            for place, version in enumerate(versions)
+            _manifest(registry, version, Path(folder) / f"{place}-{version}") for place, version in enumerate(versions)
         ]
     found = differences(*manifests)
     for each in found:
@@ -173,7 +210,7 @@ def verify(version: Version = "champion", home: Home = DEFAULT_HOME, uri: Tracki
         try:
             verify_bundle(registry.download(resolved, Path(folder) / "bundle"))
         except BundleRejected as error:
-            typer.echo(str(error), err=True)
+            typer.echo(f"bundle {resolved} is not whole: {error.reason}", err=True)
             raise typer.Exit(1) from error
     typer.echo(f"bundle {resolved} is whole")
 

@@ -48,10 +48,10 @@ def test_a_model_is_told_by_its_file_its_scores_and_its_parameters(trained: Trai
         part,
         files={**part.files, part.served: "f" * 64},
         metrics={**part.metrics, "log_loss": Metric(value=0.5, interval=(0.01, 0.02))},
-        parameters={**part.parameters, "trees": 12345, "importance": {}},
+        parameters={**part.parameters, "trees": 12345, "importance": {"column": 0.5}},
     )
     found = {each.where: each for each in differences(one, replace(one, components={**one.components, WIN: changed}))}
     assert found[f"{WIN}.sha256"].other == "f" * 12
     assert found[f"{WIN}.metrics.log_loss"].other == "0.5 (better by +0.01 to +0.02)"
     assert found[f"{WIN}.parameters.trees"].other == "12345"
-    assert not any(AUTOENCODER in where for where in found)
+    assert not any(AUTOENCODER in where or "importance" in where for where in found)

@@ -57,7 +57,11 @@ def component(name: str) -> Component:
         format=formats[0],
         formats=reports,
         files={f"{name}.{formats[0]}": "a" * 64},
-        metrics={"loss": Metric(value=0.5, baseline=0.6, baseline_name="nothing", interval=(0.05, 0.15))},
+        metrics={
+            metric: Metric(value=0.5, baseline=0.6, baseline_name="nothing", improvement=0.1, interval=(0.05, 0.15))
+            for metric in ("loss", "other")
+        },
+        headline="loss",
         parameters={"updates": 3 if again else 1, "analyses": 900 if again else 300},
         provenance=Provenance(**SEEN, decision_spec="d", continued_from="2" if again else None),  # type: ignore[arg-type]
     )
@@ -124,4 +128,6 @@ def test_the_summary_says_where_each_model_comes_from(show) -> None:  # type: ig
     assert f"{WIN} 4: {WIN}.onnx (from scratch; updates 1, analyses 300)" in shown
     assert f"{LIQUIDITY}" in shown
     assert "onnx passed, 4000 bytes, 100 us a call, 1234 us a call of its original, 1.0 times fp32" in shown
+    assert "loss 0.5, nothing 0.6; better by +0.1 (95 %: +0.05 to +0.15)" in shown
+    assert shown.count(", shown as one of 5 claims") == 5, "every model's headline has a verdict, and no other"
     assert "tflite_int8 failed: conversion was killed by SIGSEGV" in shown
