@@ -18,7 +18,7 @@ HEAD = (
 def evaluation_markdown(found: ModelEvaluation) -> str:
     """The whole evaluation: a table of every fold from scratch, and one of the models that go on."""
     parts = [*_about(found), "", *table(found.from_scratch), *_left_out(found.folds)]
-    if found.prequential:
+    if found.continued:
         parts += ["", "Judged prequentially: each fold predicted before it is learnt from, going on from the last.", ""]
         parts += [*table(found.prequential), *_left_out(found.continued)]
     return "\n".join(parts) + "\n"
@@ -37,7 +37,8 @@ def _line(name: str, metric: PooledMetric) -> str:
     value = _number(metric.value) + ("" if metric.spread is None else f" ± {metric.spread:.2g}")
     baseline = "–" if metric.baseline is None else f"{_number(metric.baseline)} {metric.baseline_name}"
     if metric.improvement is None or metric.deflated is None or metric.smallest_detectable is None:
-        return f"| {name} | {value} | {baseline} | {_better(metric)} | – | – |"
+        verdict = "–" if metric.improvement is None or metric.shown is None else "not shown"
+        return f"| {name} | {value} | {baseline} | {_better(metric)} | {verdict} | – |"
     verdict = f"{metric.deflated:+.2g}{_verdict(metric.shown)}"
     return f"| {name} | {value} | {baseline} | {_better(metric)} | {verdict} | {metric.smallest_detectable:.2g} |"
 

@@ -9,6 +9,9 @@ blocks of time, over all symbols. Which interval follows depends on how many run
   their error, and Student's t with as many degrees of freedom as movements gives the width (the equal-weighted
   cosine estimator, Lazarus, Lewis, Stock and Watson 2018, section 3).
 - Too few: there is none.
+
+What counts is not how many blocks of time there are but how many of them the numerator says anything in: a policy that
+traded ten times in a month has shown ten blocks, of which most combinations of the month have none or the same.
 """
 
 from __future__ import annotations
@@ -28,17 +31,16 @@ BLOCK_MS = 4 * 3_600_000
 """The unit of time blocks: the longest a label lasts, so that only neighbours share labels."""
 DAY_BLOCKS = 6
 DRAWS = 2000
-FEWEST_BLOCKS = 6
-"""Below it there is no interval: too few independent pieces to say anything."""
-FEWEST_DEGREES = 2
-"""Degrees of freedom below which there is none either: most of what is averaged lies in a block or two."""
+FEWEST_BLOCKS = 10
+"""Effective blocks below which there is no interval: of so many trades that win or lose twice as much as they lose or
+win, and are worth nothing on average, all end alike in less than one of forty cases; of fewer more often than that."""
 FEWEST_RUNS = 20
-"""Runs of blocks from which they are resampled."""
+"""Runs of effective blocks from which they are resampled."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A ratio of sums over blocks, with its 95 % interval; `low` and `high` are NaN with too few blocks."""
+    """A ratio of sums over blocks, with its 95 % interval; `low` and `high` are NaN with too few effective blocks."""
 
     value: float
     low: float
@@ -106,30 +108,46 @@ def difference_interval(
     totals = [float(part.sum()) for part in parts]
     value = totals[0] / totals[1] - totals[2] / totals[3] if totals[1] and totals[3] else math.nan
     sums = tuple(part.tolist() for part in parts)
-    if blocks < FEWEST_BLOCKS or math.isnan(value):
+    shares = [] if math.isnan(value) else _shares(parts)
+    effective = min((effective_blocks(share) for share in shares), default=0.0)
+    if effective < FEWEST_BLOCKS - 1e-6:  # ten that weigh alike are ten, whatever is lost in rounding
         return Interval(value, math.nan, math.nan, blocks, sums)
-    if blocks < FEWEST_RUNS * run_length(blocks):
-        low, high = _by_cosines(parts, value)
+    if effective < FEWEST_RUNS * run_length(blocks):
+        low, high = _by_cosines(parts, value, shares, degrees_of_freedom(effective))
     else:
         low, high = _by_resampling(parts, seed, draws)
     return Interval(value, low, high, blocks, sums)
 
 
-def _by_cosines(parts: list[Float64], value: float) -> tuple[float, float]:
-    """The interval of `value` from the slow movements of its blocks."""
+def _shares(parts: list[Float64]) -> list[Float64]:
+    """What each block weighs in a ratio that has anything in its numerator, for each such ratio; `[blocks]` each.
+
+    Blocks where the numerator has nothing weigh nothing, however large the denominator: of many opportunities with a
+    trade in three blocks, three blocks tell how the result may vary.
+    """
+    pairs = (parts[:2], parts[2:])
+    return [np.where(top == 0, 0.0, under) / under.sum() for top, under in pairs if np.any(top * under)]
+
+
+def _by_cosines(parts: list[Float64], value: float, shares: list[Float64], degrees: int) -> tuple[float, float]:
+    """The interval of `value` from the slow movements of its blocks.
+
+    Time runs by what the blocks are expected to add to the error, the square of their share, so that it stands still
+    where nothing happens: by the clock, the movements of a few trades would be those of their gaps. Each movement is
+    set against what as much noise would give it, which is the same for all where the blocks weigh alike.
+    """
     ratios = [top.sum() / under.sum() for top, under in (parts[:2], parts[2:])]
     # What each block adds to the difference of ratios, to first order; these sum to zero.
     first, second = (
         (top - ratio * under) / under.sum() for (top, under), ratio in zip((parts[:2], parts[2:]), ratios, strict=True)
     )
-    added = first - second
-    degrees = degrees_of_freedom(min(effective_blocks(parts[1]), effective_blocks(parts[3])))
-    if degrees < FEWEST_DEGREES:
-        return math.nan, math.nan
-    blocks = len(added)
-    order, place = np.arange(1, degrees + 1)[:, None], np.arange(blocks) + 0.5
-    movements = math.sqrt(2 / blocks) * np.cos(math.pi * order * place / blocks) @ added
-    spread = student_t(0.975, degrees) * math.sqrt(blocks * float(np.mean(movements**2)))
+    error = np.sum(np.square(shares), axis=0)
+    error /= error.sum()
+    place = np.cumsum(error) - error / 2
+    waves = np.cos(math.pi * np.arange(1, degrees + 1)[:, None] * place)
+    expected = np.square(waves - (waves @ error)[:, None]) @ error
+    variance = float(np.mean(np.square(waves @ (first - second)) / expected))
+    spread = student_t(0.975, degrees) * math.sqrt(variance)
     return value - spread, value + spread
 
 
@@ -155,17 +173,16 @@ def degrees_of_freedom(blocks: float) -> int:
 
 
 def _by_resampling(parts: list[Float64], seed: int, draws: int) -> tuple[float, float]:
-    """The interval by the block bootstrap; draws whose denominator is zero are left out."""
+    """The interval by the block bootstrap.
+
+    With as many effective blocks as it asks for, a draw without any denominator does not come.
+    """
     blocks = len(parts[0])
     length = run_length(blocks)
     starts = np.random.default_rng(seed).integers(0, blocks, size=(draws, math.ceil(blocks / length)))
     chosen = ((starts[:, :, None] + np.arange(length)) % blocks).reshape(draws, -1)[:, :blocks]
     drawn = [part[chosen].sum(axis=1) for part in parts]
-    usable = (drawn[1] > 0) & (drawn[3] > 0)
-    if 2 * usable.sum() < draws:
-        return math.nan, math.nan
-    ratios = drawn[0][usable] / drawn[1][usable] - drawn[2][usable] / drawn[3][usable]
-    low, high = np.quantile(ratios, expanded_levels(blocks / length))
+    low, high = np.quantile(drawn[0] / drawn[1] - drawn[2] / drawn[3], expanded_levels(blocks / length))
     return float(low), float(high)
 
 

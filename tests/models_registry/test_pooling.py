@@ -16,6 +16,7 @@ from models_registry.component_folder import (
     metrics_by_block,
     save_component,
 )
+from models_registry.evaluation_table import table
 from models_registry.manifest import Component, Metric, encode
 from models_registry.pooling import claims_of, pool, pool_all
 from models_registry.statistics import BLOCK_MS, block_index, block_sums, ratio_interval
@@ -108,6 +109,19 @@ def test_the_headline_of_each_model_is_a_claim() -> None:
 def test_no_skill_is_shown_where_there_is_none() -> None:
     shown = [bool(pool(folds(4, 0.0, rows=60)[0], trials=1, seed=1).shown) for _ in range(60)]
     assert sum(shown) <= 6  # 2.5 % a side, and what chance adds to sixty tries
+
+
+def test_one_trade_shows_nothing() -> None:
+    r, trades = np.zeros(180), np.zeros(180)
+    r[40], trades[40] = 1.1, 1
+    sums = (r.tolist(), trades.tolist(), [0.0] * 180, [1.0] * 180)
+    found = pool([Metric(value=1.1, improvement=1.1, sums=sums)], trials=1, seed=1)
+    assert (found.improvement, found.interval, found.shown) == (1.1, None, False)
+    assert found.smallest_detectable is None
+    told = pool([Metric(value=1.1, improvement=1.1, sums=sums)], trials=1, seed=1, claimed=False)
+    lines = table({"a": {"x": found, "y": told}})
+    assert lines[-2] == "| x | 1.1 | – | +1.1 (too few blocks) | not shown | – |"
+    assert lines[-1] == "| y | 1.1 | – | +1.1 (too few blocks) | – | – |"
 
 
 def test_metrics_without_sums_have_a_mean_and_no_improvement() -> None:
