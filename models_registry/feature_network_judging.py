@@ -28,6 +28,7 @@ from models_registry.statistics import (
     ratio_interval,
     reliability,
 )
+from models_registry.thinning import evenly
 from models_registry.training_set import Split, TrainingSet
 
 Float32 = NDArray[np.float32]
@@ -56,7 +57,7 @@ def downstream(rows: TrainingSet, split: Split, columns: Sequence[Float32], medi
         parts += [group, (group - centre) * side]
     x, won, weight = np.concatenate(parts, axis=1), rows.won, rows.weight
     fit, v = split.fit, split.validation
-    fit = fit[np.unique(np.linspace(0, len(fit) - 1, min(len(fit), MOST_FIT)).astype(np.int64))]
+    fit = fit[evenly(len(fit), MOST_FIT)]
     models = [StandardLogistic(x[fit], won[fit], weight[fit], ridge) for ridge in RIDGES]
     predicted = [model.predict(x[v]) for model in models]
     best = int(np.argmin([np.average(log_loss(won[v], p), weights=weight[v]) for p in predicted]))

@@ -26,6 +26,7 @@ from models_registry.convert import FORMATS, convert
 from models_registry.exports import LATENCY_ROWS, Parity, choose, report, sha256_of, with_latencies
 from models_registry.manifest import Component, FormatReport, Metric
 from models_registry.sessions import TfliteSession
+from models_registry.thinning import evenly
 
 Float32 = NDArray[np.float32]
 
@@ -138,8 +139,8 @@ def origin(initial: Path | None, continued: bool) -> str:
 
 
 def representative(rows: NDArray[Any], most: int = REPRESENTATIVE_ROWS) -> NDArray[Any]:
-    """At most `most` of the rows, evenly spaced, both ends among them."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64))]
+    """At most `most` of the rows, evenly spaced."""
+    return rows[evenly(len(rows), most)]
 
 
 class NetworkExport:

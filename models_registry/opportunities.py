@@ -27,6 +27,7 @@ from market.bars import Bars
 from market.funding import Fundings
 from models_registry.dqn_experience import Experience
 from models_registry.errors import TrainingSetUnreadable
+from models_registry.thinning import evenly
 
 Float32 = NDArray[np.float32]
 
@@ -62,7 +63,7 @@ class Opportunities:
         """Every opportunity of `history` followed through the 1m `bars`; above `most` they are thinned evenly."""
         found = episodes(history, bars, funding, plan, costs, hunting=hunting)
         if len(found) > most:
-            found = found.select(np.unique(np.linspace(0, len(found) - 1, most).round().astype(np.int64)))
+            found = found.select(evenly(len(found), most))
         used, place = np.unique(found.state_row, return_inverse=True)
         place = place.reshape(-1)
         own = replace(found, row=place[: len(found)], step_row=place[len(found) :])

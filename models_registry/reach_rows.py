@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.reach_quantiles import PROFILE
+from models_registry.thinning import evenly
 from models_registry.training_set import TrainingSet
 
 Float32 = NDArray[np.float32]
@@ -82,9 +83,7 @@ class ReachRows:
 
     def thinned(self, most: int) -> ReachRows:
         """At most `most` of them, evenly spaced."""
-        if len(self) <= most:
-            return self
-        return self.select(np.unique(np.linspace(0, len(self) - 1, most).round().astype(np.int64)))
+        return self if len(self) <= most else self.select(evenly(len(self), most))
 
     def mirrored(self) -> ReachRows:
         """The same market upside down; without a volume profile.

@@ -38,6 +38,7 @@ from models_registry.policy_value import (
 )
 from models_registry.replay_buffer import ReplayBuffer
 from models_registry.structure_autoencoder import Progress
+from models_registry.thinning import evenly
 from models_registry.training_set import Split
 
 Float32 = NDArray[np.float32]
@@ -197,10 +198,8 @@ def judge(
 
 
 def spaced(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most `most` of the rows, evenly spaced, both ends among them."""
-    if len(rows) <= most:
-        return rows
-    return rows[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(np.int64))]
+    """At most `most` of the rows, evenly spaced."""
+    return rows if len(rows) <= most else rows[evenly(len(rows), most)]
 
 
 def _normalisation(states: Float32, names: list[str]) -> DqnParameters:

@@ -20,6 +20,7 @@ from models_registry.statistics import (
     log_loss,
     selection,
 )
+from models_registry.thinning import evenly
 from models_registry.training_set import Split, TrainingSet
 
 Float32 = NDArray[np.float32]
@@ -39,7 +40,7 @@ def logistic(matrix: Float32, rows: TrainingSet, split: Split) -> NDArray[np.flo
     It has what the trees have: the validation rows choose its penalty and calibrate it.
     """
     won, weight = rows.won, rows.weight
-    fit = split.fit[np.unique(np.linspace(0, len(split.fit) - 1, 8000).astype(np.int64))]
+    fit = split.fit[evenly(len(split.fit), 8000)]
     models = [StandardLogistic(matrix[fit], won[fit], weight[fit], ridge) for ridge in (0.01, 0.1, 1.0)]
     v = split.validation
     found = [model.predict(matrix[v]) for model in models]

@@ -17,6 +17,7 @@ from features.regime_inputs import HORIZON_MS, regime_states
 from market.bars import Bars
 from market.lake import Lake
 from models_registry.opportunities import Opportunities
+from models_registry.thinning import evenly
 from models_registry.training_set import HISTORY as FROM_HISTORY
 from models_registry.training_set import LIVE as FROM_LIVE
 from models_registry.training_set import PATHS, TrainingSet
@@ -73,7 +74,7 @@ def join(
     live = np.array([source == LIVE for source in labels.column("source").to_pylist()], dtype=bool)
     unlabelled = np.flatnonzero(history.ready)
     # Twice what is fitted: the later part of them judges.
-    unlabelled = unlabelled[np.linspace(0, len(unlabelled) - 1, min(len(unlabelled), 2 * max_windows)).astype(np.int64)]
+    unlabelled = unlabelled[evenly(len(unlabelled), 2 * max_windows)]
     horizon = (plan or TradePlan()).horizon_minutes
     followed, unfollowed = (_paths(history, bars or {}, index, horizon) for index in (row[kept], unlabelled))
     rows = TrainingSet.of(

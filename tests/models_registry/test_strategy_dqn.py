@@ -331,12 +331,11 @@ def test_too_few_opportunities_are_counted(tmp_path: Path) -> None:
         train(GIVEN, few, SMALL, tmp_path, quiet)
 
 
-def test_thinning_keeps_order_and_ends() -> None:
+def test_thinning_keeps_order_and_the_whole_time() -> None:
     rows = np.arange(100, 200)
     assert spaced(rows, 500) is rows
     thin = spaced(rows, 10)
-    assert (len(thin), thin[0], thin[-1]) == (10, 100, 199)
-    assert (np.diff(thin) > 0).all()
+    assert (thin // 10).tolist() == list(range(10, 20))
 
 
 def test_one_interpreter_runs_what_is_served(folder: Path, component: Component) -> None:

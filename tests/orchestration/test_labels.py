@@ -59,6 +59,19 @@ def join(lake: Lake, history: History) -> training_data.Joined:
     return training_data.join(lake, history.rows, 100)
 
 
+def test_windows_without_labels_are_of_all_symbols_alike_at_every_time(lake: Lake, history: History) -> None:
+    rows, symbols = history.rows, len(history.rows.symbols)
+    ready = np.flatnonzero(rows.ready)
+    of = {window.tobytes(): int(symbol) for window, symbol in zip(rows.windows(ready), rows.symbol[ready], strict=True)}
+    assert symbols > 1
+    assert len(of) == len(ready)
+    # As many as there are times: rows at a fixed distance would be of the same symbol for a while.
+    found = training_data.join(lake, rows, len(ready) // symbols // 2).rows.unlabelled_windows
+    symbol = np.array([of[window.tobytes()] for window in found])
+    for part in np.array_split(symbol, 4):
+        assert np.bincount(part, minlength=symbols) / len(part) * symbols == pytest.approx(np.ones(symbols), abs=0.15)
+
+
 def test_an_empty_lake_has_no_history(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     history = read_history(lake, 90)
