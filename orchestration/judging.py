@@ -93,10 +93,10 @@ def compare(registry: Registry, bench: Bench) -> Comparison | None:
             (demoted_until(registry.ledger.entries(), version) or -1) + 1,
             chosen_until(registry.ledger.entries(), version),
         )
-        if champion_version is None:
-            (record,) = _on([challenger], bench, start)
-            return Comparison(version, None, record, None, fitness=found)
         try:
+            if champion_version is None:
+                (record,) = _on([challenger], bench, start)
+                return Comparison(version, None, record, None, fitness=found)
             champion = opened.enter_context(
                 _loaded(registry.download(champion_version, Path(folder) / champion_version))
             )

@@ -9,6 +9,7 @@ import pytest
 
 from market.lake import Lake
 from models_registry.demotion import LIVE_UNTIL
+from models_registry.errors import NotEnoughData
 from models_registry.evaluation import EvaluationRecord
 from models_registry.gate import Fitness, GateRules
 from models_registry.ledger import Ledger
@@ -125,6 +126,24 @@ def test_only_the_first_bundle_ever_is_promoted_by_bootstrap(registry: Registry,
     assert judge(registry, rows, "1").rule == "bootstrap"
     second = judge(registry, rows, "2")
     assert (second.rule, second.promoted) == ("better", True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_bundle_for_whose_window_there_is_no_data_is_left_unjudged(
+    registry: Registry, rows: Bench, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    if not first:
+        judge(registry, rows, "1")
+
+    def nothing(*given: object) -> list[EvaluationRecord]:
+        raise NotEnoughData("the evaluation window", 0, 100)
+
+    monkeypatch.setattr(judging, "_on", nothing)
+    found = judge(registry, rows, "2")
+    assert not found.promoted
+    assert any("not enough data for the evaluation window: 0 rows" in reason for reason in found.reasons)
+    assert registry.challenger() == "2"
+    assert registry.champion() == (None if first else "1")
 
 
 def test_a_champion_whose_alias_was_removed_is_the_measure_still(registry: Registry, rows: Bench) -> None:
