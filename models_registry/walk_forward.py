@@ -32,6 +32,7 @@ from models_registry.opportunities import Opportunities
 from models_registry.pooling import PooledMetric, claims_of, pool_all
 from models_registry.statistics import BLOCK_MS
 from models_registry.structure_autoencoder import Progress
+from models_registry.thinning import one_in
 from models_registry.training_config import TrainingConfig, models_of, no_progress
 from models_registry.training_set import TrainingSet
 
@@ -55,7 +56,7 @@ class WalkForward:
     first_share: float = 0.4
     """Of the time, before the first fold: learnt from by every fold and judged by none."""
     every: int = 3
-    """Every so many-th decision before a fold is learnt from; a fold is judged on all of its rows."""
+    """One in so many decisions before a fold is learnt from; a fold is judged on all of its rows."""
     prequential: bool = True
     """Judge the models of `CONTINUED` so, too."""
 
@@ -111,16 +112,17 @@ def folds_of(decided_at: NDArray[np.int64], plan: WalkForward) -> list[Fold]:
 
 
 def rows_of(rows: TrainingSet, fold: Fold, every: int = 1) -> TrainingSet:
-    """What a fold learns from and is judged on: nothing after it, and of what lies before it every so many-th.
+    """What a fold learns from and is judged on: nothing after it, and of what lies before it one in so many.
 
-    Of labelled rows those are whole decisions: the candidates of one stay together.
+    Of labelled rows those are whole decisions: the candidates of one stay together. Of all symbols alike (`one_in`),
+    and what a fold learns from the next one learns from, too.
     """
     keys = np.stack([rows.decided_at, rows.symbol.astype(np.int64)], axis=1)
     decision = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
-    chosen = (rows.decided_at >= fold.start_ms) | (decision % every == 0)
-    chosen &= rows.decided_at < fold.end_ms
+    kept = one_in(every, int(decision.max(initial=-1)) + 1)[decision]
+    chosen = ((rows.decided_at >= fold.start_ms) | kept) & (rows.decided_at < fold.end_ms)
     at = rows.unlabelled_at
-    windows = ((at >= fold.start_ms) | (np.arange(len(at)) % every == 0)) & (at < fold.end_ms)
+    windows = ((at >= fold.start_ms) | one_in(every, len(at))) & (at < fold.end_ms)
     unlabelled: dict[str, Any] = {
         name: values[windows] for name, values in vars(rows).items() if name.startswith("unlabelled")
     }
@@ -130,7 +132,7 @@ def rows_of(rows: TrainingSet, fold: Fold, every: int = 1) -> TrainingSet:
 def opportunities_of(opportunities: Opportunities, fold: Fold, every: int = 1) -> Opportunities:
     """The same of opportunities."""
     at = opportunities.episodes.decided_at
-    chosen = ((at >= fold.start_ms) | (np.arange(len(at)) % every == 0)) & (at < fold.end_ms)
+    chosen = ((at >= fold.start_ms) | one_in(every, len(at))) & (at < fold.end_ms)
     return opportunities.select(np.flatnonzero(chosen))
 
 
@@ -157,6 +159,11 @@ class Evaluating:
     """It belongs to this evaluation alone (`evaluation_key`): what is whole in it is not trained again."""
     progress: Progress = no_progress
     on_trained: Callable[[str], None] = lambda name: None
+    keep_link: Callable[[Path], None] = lambda folder: None
+    """Handed the folder that the next fold goes on from, as soon as all in it is trained; with `fetch_link` a chain is
+    gone on with although `work` is gone."""
+    fetch_link: Callable[[Path], bool] = lambda folder: False
+    """Brings back what `keep_link` was handed by that name, where it was."""
 
     @property
     def folds(self) -> list[Fold]:
@@ -178,15 +185,17 @@ class Evaluating:
             )
         except NotEnoughData as error:
             return FoldResult(fold=fold, failed=str(error))
+        if self.plan.prequential and fold.number == 0:
+            self.keep_link(self._chain_folder(0))
         return _result(fold, folders)
 
     def continued(self, fold: Fold) -> FoldResult:
         """Judge, on a fold after the first, the models that went on from those of the fold before.
 
-        What the folds before it left is trained again where it is not in the work folder.
+        What the folds before it left is trained again where it is not in the work folder, nor kept elsewhere.
         """
         before = self._chain_folder(fold.number - 1)
-        if not before.exists():
+        if not before.exists() and not self.fetch_link(before):
             earlier = self.folds[fold.number - 1]
             (self.continued if earlier.number else self.from_scratch)(earlier)
         rows, config, found = self._of(fold)
@@ -205,6 +214,8 @@ class Evaluating:
                 folders[name] = folder
         except NotEnoughData as error:
             return FoldResult(fold=fold, failed=str(error))
+        if fold.number + 1 < self.plan.folds:
+            self.keep_link(self._chain_folder(fold.number))
         chain = {name: folder for name, folder in folders.items() if name in CONTINUED}
         return msgspec.structs.replace(_result(fold, chain), anew=_begun_anew(chain))
 
@@ -279,7 +290,7 @@ def walk(
     """
     folds = [_kept(f"fold-{fold.number}", fold, evaluating.from_scratch, known, keep) for fold in evaluating.folds]
     chain: list[FoldResult] = []
-    if evaluating.plan.prequential and any(fold.metrics for fold in folds):
+    if evaluating.plan.prequential and any(fold.failed is None for fold in folds):
         chain.append(_first_of_chain(folds[0]))
         for fold in evaluating.folds[1:]:
             name = f"continued-{fold.number}"
@@ -288,7 +299,7 @@ def walk(
 
 
 def _first_of_chain(result: FoldResult) -> FoldResult:
-    """Of the first fold what the models that go on from it begin with."""
+    """Of the first fold what the models that go on from it begin with, or why there is nothing."""
     return msgspec.structs.replace(
         result,
         metrics={name: metrics for name, metrics in result.metrics.items() if name in CONTINUED},

@@ -14,6 +14,7 @@ from models_registry.structure_autoencoder import Progress
 from models_registry.training_config import TrainingConfig
 from models_registry.training_set import TrainingSet
 from models_registry.walk_forward import Evaluating, FoldResult, ModelEvaluation, WalkForward, evaluation_key, walk
+from orchestration.artifacts import get_folder, put_folder
 
 
 def path_of(key: str) -> str:
@@ -45,8 +46,50 @@ def evaluate_models(
     def keep(name: str, result: FoldResult) -> None:
         lake.put_bytes(f"{folder}/{name}.json", encode(result))
 
+    links = _Links(lake, f"{folder}/links")
     with tempfile.TemporaryDirectory(prefix="evaluation-") as work:
-        running = Evaluating(rows, opportunities, config, plan, Path(work), progress)
+        running = Evaluating(
+            rows,
+            opportunities,
+            config,
+            plan,
+            Path(work),
+            progress,
+            keep_link=links.keep,
+            fetch_link=links.fetch,
+        )
         found = walk(running, trials, known, keep)
     lake.put_bytes(path_of(key), encode(found))
+    links.discard()
     return found
+
+
+class _Links:
+    """The models that the next fold goes on from, kept while the evaluation is under way."""
+
+    def __init__(self, lake: Lake, at: str) -> None:
+        self._lake = lake
+        self._at = at
+
+    def keep(self, folder: Path) -> None:
+        """Keep every model's folder in `folder`; the list of them comes last."""
+        models = sorted(each.name for each in folder.iterdir() if each.is_dir())
+        for model in models:
+            put_folder(self._lake, f"{self._at}/{folder.name}/{model}", folder / model)
+        self._lake.put_bytes(self._list_of(folder), msgspec.json.encode(models))
+
+    def fetch(self, folder: Path) -> bool:
+        """Bring to `folder` what was kept by its name; whether anything was."""
+        path = self._list_of(folder)
+        data = self._lake.get_bytes(path) if self._lake.exists(path) else b""
+        for model in msgspec.json.decode(data, type=list[str]) if data else ():
+            get_folder(self._lake, f"{self._at}/{folder.name}/{model}", folder / model)
+        return bool(data)
+
+    def discard(self) -> None:
+        """The evaluation is whole: leave nothing but empty files."""
+        for path in self._lake.list(self._at):
+            self._lake.put_bytes(path, b"")
+
+    def _list_of(self, folder: Path) -> str:
+        return f"{self._at}/{folder.name}.json"

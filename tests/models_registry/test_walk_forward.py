@@ -29,6 +29,7 @@ from models_registry.training_config import TrainingConfig, split_of
 from models_registry.training_set import TrainingSet
 from models_registry.walk_forward import (
     Evaluating,
+    Fold,
     FoldResult,
     ModelEvaluation,
     WalkForward,
@@ -102,10 +103,51 @@ def test_thinning_leaves_decisions_whole_and_the_fold_alone(made: TrainingSet) -
     assert (~before).sum() == (whole.decided_at >= fold.start_ms).sum()
 
 
-def test_opportunities_are_cut_the_same_way_over_their_own_rows() -> None:
-    made = made_episodes.experience(count=400)
+def in_step(symbols: int, decisions: int = 1200) -> TrainingSet:
+    """Every symbol is decided on at every time, both ways, and its window says which symbol it is of."""
+    rng = np.random.default_rng(symbols)
+    made = planted.training_set(rows=2 * symbols * decisions, windows=symbols * decisions)
+    time = planted.START + np.arange(decisions) * 300_000
+    of_window = np.tile(np.arange(symbols), decisions)
+    return replace(
+        made,
+        decided_at=np.repeat(time, 2 * symbols),
+        known_at=np.repeat(time, 2 * symbols) + planted.HOUR * rng.integers(1, 4, len(made)),
+        symbol=np.repeat(of_window, 2).astype(np.int32),
+        direction=np.tile([1, -1], symbols * decisions).astype(np.int8),
+        unlabelled_at=np.repeat(time, symbols),
+        unlabelled_windows=np.broadcast_to(of_window[:, None, None], (len(of_window), 1, 1)).astype(np.float32),
+        symbols=tuple(f"{number}USDT" for number in range(symbols)),
+    )
+
+
+@pytest.mark.parametrize("every", [2, 3, 4])
+@pytest.mark.parametrize("symbols", [2, 3, 6, 12])
+def test_of_symbols_in_step_a_fold_learns_of_all_alike(symbols: int, every: int) -> None:
+    rows = in_step(symbols)
+    for fold in folds_of(rows.decided_at, PLAN)[::3]:
+        own = rows_of(rows, fold, every)
+        decided, windows = own.decided_at < fold.start_ms, own.unlabelled_at < fold.start_ms
+        of_window = own.unlabelled_windows[windows, 0, 0].astype(np.int64)
+        for symbol in (own.symbol[decided], of_window):
+            share = np.bincount(symbol, minlength=symbols) / len(symbol) * symbols
+            assert share == pytest.approx(np.ones(symbols), abs=0.1)
+        assert own.direction[decided].sum() == 0
+        assert windows.sum() == pytest.approx((rows.unlabelled_at < fold.start_ms).sum() / every, abs=1)
+
+
+def test_the_next_fold_learns_from_what_the_one_before_did(made: TrainingSet) -> None:
+    one, other = (rows_of(made, fold, 3) for fold in folds_of(made.decided_at, PLAN)[:2])
+    for name in ("decided_at", "unlabelled_at"):
+        before = folds_of(made.decided_at, PLAN)[0].start_ms
+        first, second = (getattr(each, name)[getattr(each, name) < before] for each in (one, other))
+        assert np.array_equal(first, second)
+
+
+def opportunities(count: int) -> Opportunities:
+    made = made_episodes.experience(count=count)
     rng = np.random.default_rng(1)
-    whole = Opportunities(
+    return Opportunities(
         episodes=made.episodes,
         decision=made.decision,
         windows=rng.standard_normal((len(made.decision), 4, 5)).astype(np.float32),
@@ -114,6 +156,22 @@ def test_opportunities_are_cut_the_same_way_over_their_own_rows() -> None:
         decision_names=made.decision_names,
         decision_spec_id="d",
     )
+
+
+@pytest.mark.parametrize("symbols", [3, 6])
+def test_of_opportunities_of_symbols_in_step_too(symbols: int) -> None:
+    whole = opportunities(900)
+    time = planted.START + np.arange(900) // symbols * 300_000
+    numbers = (np.arange(900) % symbols).astype(np.int32)
+    whole = replace(whole, episodes=replace(whole.episodes, decided_at=time, symbol=numbers))
+    fold = folds_of(time, PLAN)[3]
+    own = opportunities_of(whole, fold, 3).episodes
+    learnt = own.symbol[own.decided_at < fold.start_ms]
+    assert np.bincount(learnt, minlength=symbols) / len(learnt) * symbols == pytest.approx(np.ones(symbols), abs=0.2)
+
+
+def test_opportunities_are_cut_the_same_way_over_their_own_rows() -> None:
+    whole = opportunities(400)
     fold = folds_of(whole.episodes.decided_at, PLAN)[2]
     found = opportunities_of(whole, fold, 3)
     at = found.episodes.decided_at
@@ -342,6 +400,29 @@ def test_a_chain_begins_with_the_first_fold_that_can_be_trained(made: TrainingSe
     assert found.prequential[WIN]["log_loss"].rows == sum(
         fold.metrics[WIN]["log_loss"].rows for fold in found.continued if WIN in fold.metrics
     )
+    _, told = evaluation_markdown(found).split("Judged prequentially")
+    assert "- Fold 1: not enough data for win_classifier" in told
+    assert f"- Fold {judged[0] + 1}, {WIN}: began anew, there was none to go on from" in told
+
+
+def test_a_chain_of_which_no_fold_could_be_trained_says_so(
+    made: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_little(self: Evaluating, fold: Fold) -> FoldResult:
+        return FoldResult(fold=fold, failed="not enough data to go on")
+
+    running = evaluating(made, tmp_path, plan=replace(PLAN, prequential=True, folds=2))
+    last = running.folds[1]
+    monkeypatch.setattr(Evaluating, "continued", too_little)
+    whole = Evaluating.from_scratch
+    monkeypatch.setattr(
+        Evaluating, "from_scratch", lambda self, fold: whole(self, fold) if fold == last else too_little(self, fold)
+    )
+    found = walk(running)
+    assert found.prequential == {}
+    _, told = evaluation_markdown(found).split("Judged prequentially")
+    assert "- Fold 1: not enough data to go on" in told
+    assert "- Fold 2: not enough data to go on" in told
 
 
 def test_equal_evaluations_have_equal_keys(made: TrainingSet) -> None:

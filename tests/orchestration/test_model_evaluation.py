@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from market.lake import Lake
-from models_registry.manifest import AUTOENCODER, WIN
+from models_registry import assembling, walk_forward
+from models_registry.manifest import AUTOENCODER, WIN, Component, encode
+from models_registry.training_config import TrainingConfig, no_progress
 from models_registry.trial_log import Trial, TrialLog
-from models_registry.walk_forward import Evaluating, Fold, FoldResult, ModelEvaluation
-from orchestration import training_data
+from models_registry.walk_forward import Evaluating, Fold, FoldResult, ModelEvaluation, WalkForward
+from models_registry.win_classifier import WinConfig
+from orchestration import evaluating, training_data
 from orchestration.definitions import defs
 from orchestration.resources import TrainingSettings
 from orchestration.run import Materialised, materialise, resources
@@ -57,8 +61,8 @@ def test_the_models_are_judged_and_a_second_run_goes_on_from_the_folds(
         run(tmp_path)
     trained(tmp_path, 5)
     said = run(tmp_path).metadata["model_evaluation"]
-    # The folds that were judged are not judged again; what goes on from the first needs its models once more.
-    assert judged == [0, 1, 2, 2, 3, 0]
+    # The folds that were judged are not trained again, nor is the first for what goes on from it.
+    assert judged == [0, 1, 2, 2, 3]
     assert (said["folds"], said["trials"]) == (4, 5)
     found = msgspec.json.decode(lake.get_bytes(str(said["path"])), type=ModelEvaluation)
     metric = found.from_scratch[WIN]["log_loss"]
@@ -69,6 +73,47 @@ def test_the_models_are_judged_and_a_second_run_goes_on_from_the_folds(
     assert f"{AUTOENCODER}: the plain version stood in" in str(said["table"])
     assert str(said["improvements"]).startswith("![")
     assert str(said[f"plot_{WIN}"]).startswith("![")
+
+
+def test_a_chain_that_was_interrupted_goes_on_from_its_last_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = planted.training_set(rows=1500, days=40, windows=100)
+    config = TrainingConfig(win=WinConfig(rounds=10, fewest_fit=100, fewest_validation=30))
+    trained_in: list[str] = []
+    train, begin, judge = assembling.train_model, assembling.train_models, Evaluating.continued
+
+    def one(*given: Any, **more: Any) -> Component:
+        trained_in.append(Path(given[4]).parent.name)
+        return train(*given, **more)
+
+    def every(*given: Any, **more: Any) -> dict[str, Path]:
+        trained_in.append(Path(given[2]).name)
+        return begin(*given, **more)
+
+    def until_the_last(self: Evaluating, fold: Fold) -> FoldResult:
+        if fold.number == 3 and trained_in:
+            trained_in.clear()
+            raise RuntimeError("interrupted")
+        return judge(self, fold)
+
+    def evaluated(lake: Lake) -> bytes:
+        plan = WalkForward(folds=4, every=1)
+        return encode(evaluating.evaluate_models(lake, rows, None, config, plan, 1, no_progress))
+
+    undisturbed = evaluated(Lake(str(tmp_path / "one")))
+    monkeypatch.setattr(walk_forward, "train_model", one)
+    monkeypatch.setattr(walk_forward, "train_models", every)
+    monkeypatch.setattr(Evaluating, "continued", until_the_last)
+    lake = Lake(str(tmp_path / "other"))
+    with pytest.raises(RuntimeError, match="interrupted"):
+        evaluated(lake)
+    assert evaluated(lake) == undisturbed
+    assert trained_in == ["continued-3"] * 2, "the two models of the last fold, and of no other"
+    # The models are of no use any more.
+    links = [each for each in lake.list("evaluations") if "/links/" in each]
+    assert links
+    assert {lake.get_bytes(each) for each in links} == {b""}
 
 
 def test_there_is_a_job_of_it_and_a_retraining_does_not_wait_for_it() -> None:
