@@ -245,12 +245,22 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--every", type=int, default=3, help="a fold learns from every so many-th decision")
     parser.add_argument("--epochs", type=int, default=20, help="most epochs of the autoencoder; the others' go with it")
-    parser.add_argument("--trials", type=int, default=1, help="bundles trained so far, by which scores are deflated")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        help="by which scores are deflated: all designs that were tried while looking at scores of this stretch; on a "
+        "made market, of which there is always more, 1",
+    )
     parser.add_argument("--no-prequential", action="store_true", help="only folds from scratch")
     parser.add_argument("--only", choices=("fit", "evaluation"), help="one of the two")
     parser.add_argument("--work", type=Path, default=Path(".perpforge/learners"), help="where everything is kept")
     parser.add_argument("--markdown", type=Path, help="a file that gets the tables, between its marks if it has them")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.trials is None:
+        if given.klines and given.only != "fit":
+            parser.error("--trials: how many designs were tried on this recording? There is no log that would know")
+        given.trials = 1
+    return given
 
 
 def main(arguments: list[str]) -> None:
