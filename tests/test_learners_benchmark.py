@@ -58,6 +58,14 @@ def test_the_documentation_has_a_place_for_the_tables() -> None:
 
 
 def test_the_command_line() -> None:
-    given = parsed(["--klines", "here", "--folds", "5", "--no-prequential"])
+    given = parsed(["--klines", "here", "--folds", "5", "--trials", "3", "--no-prequential"])
     assert (given.klines, given.folds, given.every, given.no_prequential) == ("here", 5, 3, True)
-    assert given.only is None
+    assert (given.only, given.trials) == (None, 3)
+
+
+def test_nobody_but_the_caller_knows_what_was_tried_on_a_recording(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(["--klines", "here"])
+    assert "--trials: how many designs" in capsys.readouterr().err
+    assert parsed([]).trials == 1
+    assert parsed(["--klines", "here", "--only", "fit"]).trials == 1
