@@ -28,7 +28,7 @@ def evenly(count: int, most: int) -> Rows:
     if count <= most:
         return np.arange(count, dtype=np.int64)
     edges = np.arange(most + 1, dtype=np.int64) * count // max(most, 1)
-    return edges[:-1] + _places(most, np.diff(edges))
+    return np.asarray(edges[:-1] + _places(most, np.diff(edges)))
 
 
 def one_in(every: int, count: int) -> NDArray[np.bool_]:

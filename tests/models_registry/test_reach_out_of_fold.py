@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.reach import Reach
-from models_registry import reach_out_of_fold, training
+from models_registry import liquidity_predictor, reach_out_of_fold, training
 from models_registry.component_folder import load_component
 from models_registry.errors import NotEnoughData
 from models_registry.liquidity_predictor import CURVES_FILE, LiquidityConfig, LiquidityParameters
@@ -28,9 +28,8 @@ from tests.models_registry import planted
 
 HOUR = planted.HOUR
 EMBARGO = 4 * HOUR
-CONFIG = TrainingConfig(liquidity=LiquidityConfig(folds=3, fewest_rows=100))
-SETTINGS = CONFIG.liquidity
-assert SETTINGS is not None
+SETTINGS = LiquidityConfig(folds=3, fewest_rows=100)
+CONFIG = TrainingConfig(liquidity=SETTINGS)
 Q = len(SETTINGS.quantiles)
 
 
@@ -38,13 +37,15 @@ def with_paths(rows: int = 900, windows: int = 1500, seed: int = 3) -> TrainingS
     """A training set of which it is known how far price went within four hours."""
     made = planted.training_set(rows=rows, windows=windows, seed=seed)
     rng = np.random.default_rng(seed)
-    far = {name: rng.gamma(2.0, 1.0, len(getattr(made, name))).astype(np.float32)
-           for name in ("reach_below", "reach_above", "unlabelled_below", "unlabelled_above")}  # fmt: skip
+    labelled, unlabelled = (rng.gamma(2.0, 1.0, (2, count)).astype(np.float32) for count in (rows, windows))
     return replace(
         made,
         path_known_at=made.decided_at + 4 * HOUR,
         unlabelled_known_at=made.unlabelled_at + 4 * HOUR,
-        **far,
+        reach_below=labelled[0],
+        reach_above=labelled[1],
+        unlabelled_below=unlabelled[0],
+        unlabelled_above=unlabelled[1],
     )
 
 
@@ -153,7 +154,7 @@ def test_the_reaches_kept_are_of_the_fitted_rows_by_networks_of_the_fitted_windo
         asked.update(how, learnt=learnt, fit=fit)
         return np.arange(len(learnt) * 2 * Q, dtype=np.float32).reshape(-1, 2, Q)
 
-    monkeypatch.setattr(training.liquidity_predictor, "train", train)
+    monkeypatch.setattr(liquidity_predictor, "train", train)
     monkeypatch.setattr(training, "out_of_fold", unseen)
     train_liquidity_predictor(rows, CONFIG, tmp_path)
     learnt, fit = asked["learnt"], asked["fit"]
