@@ -28,7 +28,7 @@ def evenly(count: int, most: int) -> Rows:
     if count <= most:
         return np.arange(count, dtype=np.int64)
     edges = np.arange(most + 1, dtype=np.int64) * count // max(most, 1)
-    return np.asarray(edges[:-1] + _places(most, np.diff(edges)))
+    return edges[:-1] + _places(most, np.diff(edges))
 
 
 def one_in(every: int, count: int) -> NDArray[np.bool_]:
@@ -46,4 +46,4 @@ def one_in(every: int, count: int) -> NDArray[np.bool_]:
 def _places(stretches: int, lengths: Rows) -> Rows:
     """A row's place in each of so many stretches of these lengths."""
     turn = np.arange(stretches) * GOLDEN
-    return np.floor((turn - np.floor(turn)) * lengths).astype(np.int64)
+    return np.asarray(np.floor((turn - np.floor(turn)) * lengths), dtype=np.int64)

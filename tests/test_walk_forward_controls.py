@@ -1,11 +1,14 @@
 """The five models, walked forward in time, find what is there and nothing where nothing is.
 
-From bars to the table: synthetic markets, decision rows, labels, opportunities, four networks and the trees trained
-from scratch in every fold, and going on from the fold before; and what is pooled of the folds. What each model is held
-to is the metric that asks whether it knows anything of the market: the autoencoder's probe, the feature network's
-downstream model, the reach beside constant quantiles, the win probability beside the base rate, the strategy beside
-never trading. A look ahead of one bar shows as skill on a market that has nothing to find; that it does is itself
-tested, since a check that cannot shout is none.
+From bars to the table, by the plan of the evaluation that is shipped: synthetic markets of symbols in step, decision
+rows, labels, opportunities, four networks and the trees trained from scratch on one in three decisions before each of
+four folds, and going on from the fold before; and what is pooled of the folds. Networks are served as fp32, since what
+INT8 changes is measured elsewhere and quantising them takes longer than all else. What each model is held to is the
+metric that asks whether it knows anything of the market: the autoencoder's probe, the feature network's downstream
+model, the reach beside constant quantiles, the win probability beside the base rate, the strategy beside never trading.
+What is planted is in the flow of orders, which windows of prices and volumes hardly tell: nothing is demanded there of
+the autoencoder and the liquidity predictor, which read nothing else. One feature that is a bar ahead shows as skill on
+a market that has nothing to find; that it does is itself tested, since a check that cannot shout is none.
 """
 
 from __future__ import annotations
@@ -35,8 +38,12 @@ from orchestration.training_data import join
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(3600)]
 
 SEED, SYMBOLS, DAYS = 7, 10, 30
-SETTINGS = TrainingSettings(seed=SEED, epochs=8, rounds=150, max_windows=6000, most_opportunities=9000, quantise=False)
-PLAN = WalkForward(folds=2, first_share=0.5, every=1)
+SETTINGS = TrainingSettings(
+    seed=SEED, epochs=8, rounds=150, max_windows=12_000, most_opportunities=18_000, quantise=False
+)
+PLAN = WalkForward()
+LEAKED = "5m.return_1"
+"""Neither candidates nor their quality read it, so a leak into it leaves the labels as they are."""
 
 KNOWS = {
     AUTOENCODER: "outcome_log_loss",
@@ -94,14 +101,15 @@ def _rows_of(found: Opportunities, history: History, at: dict[tuple[int, int], i
     return place
 
 
-def one_bar_late(rows: DecisionHistory) -> DecisionHistory:
-    """What a join that is one bar late would find: the whole decision row of the next bar."""
-    later = np.full_like(rows.decision, np.nan)
+def one_bar_ahead(rows: DecisionHistory) -> DecisionHistory:
+    """Decision rows in which one feature is that of the next bar."""
+    leaked, column = rows.decision.copy(), rows.spec.index(LEAKED)
+    leaked[:, column] = np.nan
     order = np.lexsort((rows.time, rows.symbol))
     now, then = order[:-1], order[1:]
     follows = (rows.symbol[then] == rows.symbol[now]) & (rows.time[then] - rows.time[now] == rows.spec.steps[0])
-    later[now[follows]] = rows.decision[then[follows]]
-    return replace(rows, decision=later)
+    leaked[now[follows], column] = rows.decision[then[follows], column]
+    return replace(rows, decision=leaked)
 
 
 def shuffled(given: Learnt) -> Learnt:
@@ -126,7 +134,7 @@ def shuffled(given: Learnt) -> Learnt:
 
 @dataclass(frozen=True)
 class Walked:
-    """The metric of each model that says whether it knows anything, over both folds."""
+    """The metric of each model that says whether it knows anything, over all folds."""
 
     from_scratch: dict[str, PooledMetric]
     prequential: dict[str, PooledMetric]
@@ -135,6 +143,8 @@ class Walked:
 def walked(given: Learnt, work: Path) -> Walked:
     config = SETTINGS.config(int(given.rows.decided_at[-1]))
     found = walk(Evaluating(given.rows, given.opportunities, config, PLAN, work))
+    assert PLAN.folds >= 4
+    assert PLAN.every == 3
     assert [fold.anew for fold in found.continued] == [{}] * PLAN.folds, "a model did not go on"
     return Walked(*(_told(pooled) for pooled in (found.from_scratch, found.prequential)))
 
@@ -145,7 +155,8 @@ def _told(found: dict[str, dict[str, PooledMetric]]) -> dict[str, PooledMetric]:
     for model, metric in told.items():
         assert len(metric.folds) == PLAN.folds
         assert metric.rows > 1000
-        assert metric.interval is not None, model
+        # A strategy that found nothing trades hardly ever, of which there is nothing to say.
+        assert metric.interval is not None or model == DQN, model
     return told
 
 
@@ -182,6 +193,6 @@ def test_without_an_edge_no_model_knows_outcomes(without_edge: History, tmp_path
 
 
 def test_one_bar_of_look_ahead_shouts(without_edge: History, tmp_path: Path) -> None:
-    found = walked(learnt(without_edge, tmp_path / "lake", one_bar_late), tmp_path)
+    found = walked(learnt(without_edge, tmp_path / "lake", one_bar_ahead), tmp_path)
     assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found.from_scratch)
     assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found.prequential)
