@@ -21,7 +21,7 @@ def put_atomic(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) ->
             stream.write(data)
         return
     target = Path(path)
-    _make_folders(target.parent)
+    make_folders(target.parent)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -35,7 +35,7 @@ def put_atomic(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) ->
     _sync_folder(target.parent)
 
 
-def _make_folders(folder: Path) -> None:
+def make_folders(folder: Path) -> None:
     """Create a folder and those above it, each of them on disk before anything is put into it."""
     missing = []
     while not folder.is_dir():

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyarrow import dataset as arrow_dataset
 from pyarrow import fs, parquet
 
-from market.atomic_files import put_atomic
+from market.atomic_files import make_folders, put_atomic
 from market.datasets import DATASETS, Dataset, conform
 from market.datasets import dataset as named
 from market.errors import BadPath, LakeCorrupt, LakeMissing, QueryFailed
@@ -113,7 +113,7 @@ class Lake:
             yield
             return
         folder = Path(self._at(self._folder(named(dataset, self.datasets), partition)))
-        _make_folders(folder)
+        make_folders(folder)
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
