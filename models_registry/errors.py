@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class ModelsError(Exception):
     """Base of every error of `models_registry`."""
@@ -121,3 +123,15 @@ class WindowAlreadySeen(ModelsError):
 
 class RecordsDiffer(ModelsError):
     """Two evaluation records that are not of the same rows: evaluate both bundles on one window first."""
+
+
+class LedgerBroken(ModelsError):
+    """A line of the ledger, or of the log of trials, is not what was written: find out who changed it before anything
+    is promoted.
+    """
+
+    def __init__(self, path: Path, line: int, reason: str) -> None:
+        super().__init__(f"{path} is broken at line {line}: {reason}")
+        self.path = path
+        self.line = line
+        self.reason = reason

@@ -1,22 +1,18 @@
 """Every bundle that was ever trained, a line each: what reported scores are deflated by (`trials`).
 
-The registry's versions are not enough: equal models keep the version that they have, and versions can be deleted. Each
-line carries the hash of the line before it and its own, as the ledger's lines do, so that none can be changed or taken
-out unnoticed. A run of the pipeline counts once, however often its last step is tried again.
+The registry's versions are not enough: equal models keep the version that they have, and versions can be deleted. The
+lines are chained as the ledger's are (`hash_chain`), so that none can be changed or taken out unnoticed. A run of the
+pipeline counts once, however often its last step is tried again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from models_registry.ledger import GENESIS, Ledger, LedgerBroken
+from models_registry.hash_chain import HashChain
+from models_registry.ledger import Ledger
 
 FILE = "trials.jsonl"
 """Beside the ledger."""
@@ -35,7 +31,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entered(Trial, frozen=True, kw_only=True):
-    """A trial as it was entered. `time_ms` is milliseconds UTC."""
+    """A trial as it was entered: with its place in the chain and its time (milliseconds UTC)."""
 
     sequence: int
     time_ms: int
@@ -55,6 +51,7 @@ class TrialLog:
 
     def __init__(self, path: str | Path, ledger: str | Path | None = None) -> None:
         self.path = Path(path)
+        self._chain = HashChain(path, Entered)
         self._ledger = ledger
 
     @classmethod
@@ -67,41 +64,15 @@ class TrialLog:
 
         Raises `LedgerBroken` rather than continue a chain that does not hold.
         """
-        with self._lock():
+        with self._chain.lock():
             known = self.entries()
             if any(entry.run == trial.run for entry in known):
                 return len(known)
-            fields = msgspec.structs.asdict(trial) | {
-                "sequence": len(known),
-                "time_ms": time_ms,
-                "previous_hash": known[-1].hash if known else GENESIS,
-            }
-            line = msgspec.json.encode(fields | {"hash": _digest(fields)}, order="sorted")
-            with self.path.open("ab") as file:
-                # What a crash left of an unfinished line was never acknowledged.
-                file.truncate(self._whole_bytes())
-                file.write(line + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            return len(known) + 1
+            return self._chain.append(msgspec.structs.asdict(trial), time_ms=time_ms).sequence + 1
 
     def entries(self) -> list[Entered]:
         """Every trial in order, the chain checked; `LedgerBroken` names the first line that does not hold."""
-        found: list[Entered] = []
-        if not self.path.exists():
-            return found
-        for number, line in enumerate(self.path.read_bytes()[: self._whole_bytes()].splitlines(), start=1):
-            try:
-                entry = msgspec.json.decode(line, type=Entered)
-                fields = msgspec.json.decode(line)
-            except msgspec.MsgspecError as error:
-                raise LedgerBroken(self.path, number, f"not a trial ({error})") from None
-            fields.pop("hash")
-            before = found[-1].hash if found else GENESIS
-            if (entry.previous_hash, entry.sequence, entry.hash) != (before, len(found), _digest(fields)):
-                raise LedgerBroken(self.path, number, "it is not what was written after the line before it")
-            found.append(entry)
-        return found
+        return self._chain.records()
 
     def count(self) -> int:
         """How many bundles were trained, at least one: by the log or, where that began later, by the ledger beside it.
@@ -111,17 +82,3 @@ class TrialLog:
         named = [entry.version for entry in Ledger(self._ledger).entries()] if self._ledger else []
         registered = max((int(version) for version in named if version and version.isdecimal()), default=0)
         return max(len(self.entries()), registered, 1)
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _whole_bytes(self) -> int:
-        return self.path.read_bytes().rfind(b"\n") + 1 if self.path.exists() else 0
-
-
-def _digest(fields: dict[str, object]) -> str:
-    return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()

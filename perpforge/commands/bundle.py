@@ -33,8 +33,7 @@ DEFAULT_HOME = Path(".perpforge/demo")
 @contextmanager
 def _opened(home: Path, uri: str) -> Iterator[Registry]:
     """The registry on the server at `uri`, or on one that is started over `home` for as long as it is needed."""
-    from models_registry.ledger import LedgerBroken
-    from models_registry.mlflow_rest import RegistryError
+    from models_registry.errors import ModelsError
     from models_registry.registry import Registry
     from models_registry.server import MlflowServer, MlflowServerFailed
 
@@ -47,7 +46,7 @@ def _opened(home: Path, uri: str) -> Iterator[Registry]:
             raise typer.BadParameter(f"{home} holds no MLflow store: run a demo, or give --home or --mlflow")
         with MlflowServer(home / "mlflow") as server:
             yield Registry(server.url, ledger)
-    except (RegistryError, MlflowServerFailed, LedgerBroken) as error:
+    except (ModelsError, MlflowServerFailed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 
@@ -202,7 +201,6 @@ def diff(
 @bundle_app.command()
 def verify(version: Version = "champion", home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
     """Download a bundle and check its hashes, DecisionSpec and golden outputs."""
-    from models_registry.errors import BundleRejected
     from models_registry.registry import verify_bundle
 
     with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
@@ -228,14 +226,13 @@ def reproduce(
     """
     from market.lake import Lake
     from models_registry.errors import ModelsError
-    from models_registry.mlflow_rest import RegistryError
     from orchestration.reproducing import reproduce as rebuild
 
     with _opened(home, uri) as registry:
         resolved = _resolve(registry, version)
         try:
             found = rebuild(Lake(lake or str(home / "lake")), registry, resolved, _told)
-        except (ModelsError, RegistryError) as error:
+        except ModelsError as error:
             typer.echo(f"bundle {resolved} cannot be trained again: {error}", err=True)
             raise typer.Exit(2) from error
     for each in found:
@@ -274,7 +271,8 @@ def history(
 ) -> None:
     """Who was champion when, why and by whom, from the ledger, whose chain is checked. It needs no server."""
     from market.errors import utc
-    from models_registry.ledger import CHAMPION, Ledger, LedgerBroken
+    from models_registry.errors import LedgerBroken
+    from models_registry.ledger import CHAMPION, Ledger
 
     ledger = Ledger(_ledger(home))
     if not ledger.path.exists():

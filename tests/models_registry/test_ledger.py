@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models_registry.ledger import CHALLENGER, CHAMPION, Action, Entry, Ledger, LedgerBroken, Move
+from models_registry.errors import LedgerBroken
+from models_registry.ledger import CHALLENGER, CHAMPION, Action, Entry, Ledger, Move
 
 
 def enter(
@@ -131,7 +132,7 @@ def test_two_processes_do_not_fork_the_chain(ledger: Ledger) -> None:
     import sys
 
     program = (
-        "import sys; from models_registry.ledger import *\n"
+        "import sys; from models_registry.ledger import Ledger, Move\n"
         "ledger = Ledger(sys.argv[1])\n"
         "for n in range(20):\n"
         "    with ledger.lock():\n"

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from models_registry.errors import BundleRejected
-from models_registry.ledger import LedgerBroken
+from models_registry.errors import BundleRejected, LedgerBroken
 from models_registry.mlflow_rest import BUNDLE_MODEL, RegistryAnswer, RegistryUnreachable
 from models_registry.registry import NothingToRollBack, PromotionRefused, Registry, RunRecord
 from tests.mlflow_server import emptied_server

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models_registry.ledger import Ledger, LedgerBroken, Move
+from models_registry.errors import LedgerBroken
+from models_registry.ledger import Ledger, Move
 from models_registry.trial_log import Trial, TrialLog
 
 

@@ -95,14 +95,15 @@ def show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-un
         def download(self, version: str, folder: Path) -> Path:
             assert version == "3"
             folder.mkdir()
-            (folder / MANIFEST_FILE).write_bytes(encode(MANIFEST))
+            (folder / MANIFEST_FILE).write_bytes((tmp_path / "manifest").read_bytes())
             return folder
 
     monkeypatch.setattr(registry_module, "Registry", Registry)
+    (tmp_path / "manifest").write_bytes(encode(MANIFEST))
 
-    def run(*flags: str) -> str:
+    def run(*flags: str, code: int = 0) -> str:
         done = CliRunner().invoke(app, ["bundle", "show", "champion", *flags, "--mlflow", "http://127.0.0.1:9"])
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == code, done.output
         return str(done.output)
 
     return run
@@ -131,3 +132,15 @@ def test_the_summary_says_where_each_model_comes_from(show) -> None:  # type: ig
     assert "loss 0.5, nothing 0.6; better by +0.1 (95 %: +0.05 to +0.15)" in shown
     assert shown.count(", shown as one of 5 claims") == 5, "every model's headline has a verdict, and no other"
     assert "tflite_int8 failed: conversion was killed by SIGSEGV" in shown
+
+
+@pytest.mark.parametrize("file", ["ledger.jsonl", "trials.jsonl"])
+def test_a_ledger_that_was_changed_is_told_of(file: str, show, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / file).write_text("{}\n")
+    assert show(code=1).strip().startswith(f"{tmp_path / file} is broken at line 1: it is no record")
+
+
+def test_a_manifest_that_cannot_be_read_is_told_of(show, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "manifest").write_bytes(b"{}")
+    assert "manifest.json cannot be read" in show(code=1)
+    assert show("--json") == "{}\n"
