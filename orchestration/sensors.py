@@ -1,6 +1,7 @@
 """What starts runs by itself: journal segments, enough new live labels, a champion to look after, days and weeks."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 STAND = "perpforge/live-labels"
 """Tag of a retraining: which labels had been learnt from when it was asked for."""
+STATE = "perpforge/state"
+"""Tag of a run that deals with a state of the lake or of the registry: which one."""
+AGAIN_S = 300.0
+"""A run for a state that another one failed at begins no sooner than so long after that one began."""
 
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _BEGUN = [
@@ -37,15 +42,37 @@ _BEGUN = [
     description="Workers have published journal segments that are not labels yet.",
 )
 def new_journal_segments(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
-    """One run for each state of the journals in the lake: segments are immutable, so their names tell it."""
+    """Runs for each state of the lake's journals until one succeeds: segments are immutable, so their names tell it.
+
+    It keeps nothing of its own: what was ingested is what the runs say.
+    """
     segments = lake.open().files("journal")
     if not segments:
         return dg.SkipReason("no worker has published a journal segment")
     state = hashlib.sha256("\n".join(segments).encode()).hexdigest()[:16]
-    if state == context.cursor:
+    done = dg.RunsFilter(job_name=ingest_journals.name, tags={STATE: state}, statuses=[dg.DagsterRunStatus.SUCCESS])
+    if context.instance.get_runs_count(done):
         return dg.SkipReason(f"the {len(segments)} published segments are ingested")
-    context.update_cursor(state)
-    return dg.RunRequest(run_key=f"journals-{state}")
+    return _ask(context.instance, ingest_journals.name, "journals", state)
+
+
+def _ask(
+    instance: dg.DagsterInstance, job: str, name: str, state: str, tags: Mapping[str, str] | None = None
+) -> dg.RunRequest | dg.SkipReason:
+    """A run of `job` for `state`: one, and another after each that ended, for as long as the sensor asks.
+
+    Dagster starts no key twice, not even one whose run failed: so the key counts the runs that ended.
+    """
+    of_state = {STATE: state}
+    last = instance.get_run_records(dg.RunsFilter(job_name=job, tags=of_state, statuses=_BEGUN), limit=1)
+    if last and last[0].dagster_run.status not in _ENDED:
+        return dg.SkipReason(f"the run {last[0].dagster_run.run_id} is at it")
+    passed = _now() - last[0].create_timestamp.timestamp() if last else AGAIN_S
+    if passed < AGAIN_S:
+        run = last[0].dagster_run
+        return dg.SkipReason(f"the run {run.run_id} ended as {run.status.value}: the next one after {AGAIN_S:g} s")
+    ended = instance.get_runs_count(dg.RunsFilter(job_name=job, tags=of_state, statuses=_ENDED))
+    return dg.RunRequest(run_key=f"{name}-{state}-{ended}", tags={**of_state, **(tags or {})})
 
 
 @dg.sensor(
@@ -158,7 +185,8 @@ def champion_to_watch(
     except RegistryUnreachable as error:
         return dg.SkipReason(str(error))
     if moved:
-        return dg.RunRequest(run_key=f"moved-{len(ledger.entries())}-{moved}", tags={"perpforge/moved": moved})
+        state = f"{len(ledger.entries())}-{moved}"
+        return _ask(context.instance, watch_champion.name, "moved", state, {"perpforge/moved": moved})
     found = look(lake.open(), ledger, gate.demotion(training.seed), training.plan().horizon_minutes)
     if found is None:
         return dg.SkipReason("there is no champion")
@@ -167,9 +195,9 @@ def champion_to_watch(
         return dg.SkipReason(said)
     if found.before is None:
         return dg.SkipReason(f"{said}; nobody was champion before it, so it stays")
-    return dg.RunRequest(
-        run_key=f"demote-{found.tenure.version}-{found.live_until_ms}", tags={"perpforge/demote": found.tenure.version}
-    )
+    version = found.tenure.version
+    state = f"{version}-{found.live_until_ms}"
+    return _ask(context.instance, watch_champion.name, "demote", state, {"perpforge/demote": version})
 
 
 def _moved_by_hand(url: str, ledger: "Ledger") -> str:

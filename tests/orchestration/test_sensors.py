@@ -12,11 +12,20 @@ from features.labels import LabelTable
 from market.bars import DAY_MS
 from market.klines_store import day_start
 from market.lake import Lake
-from orchestration import sensors, training_data
+from models_registry.demotion import LiveVerdict, Tenure
+from models_registry.ledger import CHAMPION, Ledger, Move
+from orchestration import live_records, sensors, training_data
 from orchestration.label_store import count_learnable, ingest_journals, read_history
+from orchestration.live_records import Look
 from orchestration.partitions import daily
-from orchestration.resources import LakeResource
-from orchestration.sensors import RANGE_END, RANGE_START, new_journal_segments, retrain_on_live_labels
+from orchestration.resources import GateSettings, LakeResource, RegistryResource, TrainingSettings
+from orchestration.sensors import (
+    RANGE_END,
+    RANGE_START,
+    champion_to_watch,
+    new_journal_segments,
+    retrain_on_live_labels,
+)
 from tests.orchestration.journals import label, publish_positions
 from tests.orchestration.markets import days, ingest, synthetic
 
@@ -36,19 +45,25 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> LabelTable:
 class Looking:
     """Looks with one sensor again and again, as the daemon does, keeping its cursor and the runs it asked for."""
 
-    def __init__(self, sensor: dg.SensorDefinition, lake: Path, instance: dg.DagsterInstance | None = None) -> None:
+    def __init__(
+        self,
+        sensor: dg.SensorDefinition,
+        lake: Path,
+        instance: dg.DagsterInstance | None = None,
+        **resources: dg.ConfigurableResource,  # type: ignore[type-arg]
+    ) -> None:
         self.sensor = sensor
         self.lake = str(lake)
         self.cursor: str | None = None
         self.instance = instance or dg.DagsterInstance.ephemeral()
+        self.resources = resources
         self.keys: set[str] = set()
 
     def __call__(self) -> dg.RunRequest | str:
-        context = dg.build_sensor_context(
-            self.instance, cursor=self.cursor, resources={"lake": LakeResource(uri=self.lake)}
-        )
-        found = self.sensor(context)
-        self.cursor = context.cursor
+        given = {"lake": LakeResource(uri=self.lake), **self.resources}
+        with dg.build_sensor_context(self.instance, cursor=self.cursor, resources=given) as context:
+            found = self.sensor(context)
+            self.cursor = context.cursor
         if isinstance(found, dg.SkipReason):
             return str(found.skip_message)
         assert isinstance(found, dg.RunRequest)
@@ -61,7 +76,7 @@ class Looking:
         assert found.run_key is not None
         assert found.run_key not in self.keys, "dropped"
         self.keys.add(found.run_key)
-        run = dg.DagsterRun(job_name="retrain", status=status, tags=dict(found.tags))
+        run = dg.DagsterRun(job_name=str(self.sensor.job_name), status=status, tags=dict(found.tags))
         self.instance.run_storage.add_run(run)
         return found
 
@@ -226,10 +241,73 @@ def test_new_segments_are_ingested_once(lake: Lake, table: LabelTable, tmp_path:
     look = Looking(new_journal_segments, tmp_path / "lake")
     assert look() == "no worker has published a journal segment"
     publish_positions(lake, tmp_path / "journal", table, np.arange(5))
-    first = look()
-    assert isinstance(first, dg.RunRequest)
+    look.run(dg.DagsterRunStatus.SUCCESS)
     assert str(look()).endswith("are ingested")
     publish_positions(lake, tmp_path / "journal", table, np.arange(5, 10))
-    second = look()
-    assert isinstance(second, dg.RunRequest)
-    assert first.run_key != second.run_key
+    look.run(dg.DagsterRunStatus.STARTED)
+    assert str(look()).endswith("is at it")
+
+
+class Later:
+    """A clock that the sensors look at, ahead of the one that Dagster notes runs by."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        now = sensors._now
+        monkeypatch.setattr(sensors, "_now", lambda: now() + self.seconds)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    return Later(monkeypatch)
+
+
+ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+@pytest.mark.parametrize("status", ENDED_BADLY)
+def test_segments_whose_ingestion_failed_are_ingested_again(
+    lake: Lake, table: LabelTable, tmp_path: Path, later: Later, status: dg.DagsterRunStatus
+) -> None:
+    look = Looking(new_journal_segments, tmp_path / "lake")
+    publish_positions(lake, tmp_path / "journal", table, np.arange(5))
+    look.run(status)
+    assert f"ended as {status.value}: the next one after 300 s" in str(look())
+    later.seconds = sensors.AGAIN_S
+    look.run(status)
+    publish_positions(lake, tmp_path / "journal", table, np.arange(5, 10))
+    look.run(dg.DagsterRunStatus.SUCCESS)
+    assert str(look()).endswith("are ingested")
+
+
+@pytest.mark.parametrize("due", ["moved", "demote"])
+@pytest.mark.parametrize("status", ENDED_BADLY)
+def test_a_watch_that_failed_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: Later, status: dg.DagsterRunStatus, due: str
+) -> None:
+    """Until its move is in the ledger, or its demotion done."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for version in ("1", "2"):
+        move = Move(action="promote", alias=CHAMPION, version=version, previous=None, reason="", by="test")
+        ledger.append(move, time_ms=0)
+    found = Look(
+        tenure=Tenure(version="2", since_ms=0, promised=None, counted_from_ms=None),
+        live=None,
+        verdict=LiveVerdict(demote=True, reason="it lost", numbers={}),
+        live_until_ms=5,
+        before="1",
+    )
+    monkeypatch.setattr(live_records, "look", lambda *_: found)
+    monkeypatch.setattr(sensors, "_moved_by_hand", lambda *_: "champion=1" if due == "moved" else "")
+    registry = RegistryResource(tracking_uri="http://127.0.0.1:9", ledger=str(ledger.path))
+    look = Looking(
+        champion_to_watch, tmp_path / "lake", registry=registry, training=TrainingSettings(), gate=GateSettings()
+    )
+    for _ in range(3):
+        asked = look.run(status)
+        assert asked.tags[f"perpforge/{due}"] == ("champion=1" if due == "moved" else "2")
+        later.seconds = 0.0
+        assert f"ended as {status.value}" in str(look())
+        later.seconds = sensors.AGAIN_S
+    look.run(dg.DagsterRunStatus.STARTED)
+    assert str(look()).endswith("is at it")
