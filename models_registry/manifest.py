@@ -246,10 +246,12 @@ def content_digest(manifest: Manifest) -> str:
     """sha256 over what makes two bundles the same: equal data and settings give an equal one.
 
     Left out are what `component_digest` leaves out, the bundle's own number, which bundle was champion meanwhile, and
-    the settings, of which the components are what came.
+    the settings and the code, of which the components are what came.
     """
     components = {name: _timeless(part) for name, part in manifest.components.items()}
-    same = msgspec.structs.replace(manifest, components=components, parent=None, bundle_version="", config={})
+    same = msgspec.structs.replace(
+        manifest, components=components, parent=None, bundle_version="", config={}, code_version=""
+    )
     return hashlib.sha256(encode(same)).hexdigest()
 
 

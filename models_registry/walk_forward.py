@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.assembling import train_model, train_models
+from models_registry.code_digest import code_digest
 from models_registry.component_folder import COMPONENT_FILE, load_component, metrics_by_block
 from models_registry.continuing import StartingPoint
 from models_registry.errors import NotEnoughData
@@ -81,7 +82,7 @@ class ModelEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     """All folds together."""
 
     key: str
-    """What it is of: data, settings and cut (`evaluation_key`)."""
+    """What it is of: data, settings, cut and code (`evaluation_key`)."""
     data_hash: str
     opportunities_hash: str | None
     trials: int
@@ -139,11 +140,15 @@ def opportunities_of(opportunities: Opportunities, fold: Fold, every: int = 1) -
 def evaluation_key(
     rows: TrainingSet, opportunities: Opportunities | None, config: TrainingConfig, plan: WalkForward
 ) -> str:
-    """What makes two evaluations the same. Where the bundle's own holdout begins does not matter: folds have theirs."""
+    """What makes two evaluations the same, the code that learns among it.
+
+    Where the bundle's own holdout begins does not matter: folds have theirs.
+    """
     settings = replace(config, holdout_start_ms=None).as_json()
     found = None if opportunities is None else opportunities.data_hash
     chain = CONTINUED if plan.prequential else ()
-    content = msgspec.json.encode([rows.data_hash, found, settings, vars(plan), chain], order="sorted")
+    identity = [rows.data_hash, found, settings, vars(plan), chain, code_digest()]
+    content = msgspec.json.encode(identity, order="sorted")
     return hashlib.sha256(content).hexdigest()[:16]
 
 

@@ -216,7 +216,6 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     def config(self, last_decided_at: int, parent: str | None = None) -> TrainingConfig:
         """The configuration of one training whose newest decision was at `last_decided_at` (ms)."""
         from dataclasses import asdict
-        from importlib.metadata import version
 
         from models_registry.dqn_learner import LearnerConfig
         from models_registry.dynamic_selection import DynamicConfig
@@ -228,6 +227,7 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         from models_registry.terms import hunting_terms
         from models_registry.training_config import TrainingConfig
         from models_registry.win_classifier import WinConfig
+        from orchestration.code_version import code_version
 
         few = self.fewest_rows
         network = NetworkConfig(
@@ -288,7 +288,7 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
             plan=asdict(self.plan()),
             costs=asdict(self.costs()),
             parent=parent,
-            code_version=version("perpforge"),
+            code_version=code_version(),
         )
 
 
