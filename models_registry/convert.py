@@ -7,6 +7,7 @@ longer than converting a small network.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.context import ForkServerContext
@@ -37,6 +38,14 @@ FORK_S = 60.0
 """A fork that takes longer is ended, and a process that loads all anew takes its place, with the whole time limit: a
 library may have held a lock when it was forked."""
 ALONE = (sys.executable, "-c", "import sys; from models_registry.convert import main; main(sys.argv[1:])")
+"""Loads all anew."""
+PRELOAD = "models_registry.convert_loaded"
+"""What the process has loaded that conversions are forked from."""
+SERVER_LOST = 255
+"""The exit code that `multiprocessing` gives a fork when what it was forked from is gone."""
+
+Child = Callable[[Sequence[str]], None]
+"""What a conversion runs, with the arguments of `main`; a fork finds it by its module and name."""
 
 _NOTE = re.compile(r"[IW]\d{4} |INFO|WARNING")
 """What libraries tell of themselves on standard error: no reason of anything."""
@@ -62,12 +71,14 @@ def convert(
     *,
     time_limit_s: float = 180.0,
     worker: Sequence[str] | None = None,
+    child: Child | None = None,
 ) -> dict[str, Converted]:
     """Convert the file `model`, of Keras or for `ONNX` of xgboost, to every format, as `folder/` `file_of(format)`.
 
     `representative [n, ...]` calibrates INT8, and every file is tried on the first of it. A format whose conversion
     fails, crashes the subprocess or exceeds `time_limit_s` is reported as failed, and the remaining ones are tried in a
-    new subprocess. `worker` is a command to run in place of `main`, with the same arguments.
+    new subprocess. `worker` is a command to run in place of `main`, with the same arguments, and `child` a function
+    that a fork calls in place of it.
     """
     results: dict[str, Converted] = {}
     with tempfile.TemporaryDirectory(prefix="convert-") as scratch:
@@ -76,7 +87,7 @@ def convert(
         while remaining := [name for name in formats if name not in results]:
             arguments = [str(model), str(data), str(folder), *remaining]
             if worker is None:
-                report = _forked(arguments, Path(scratch), time_limit_s)
+                report = _forked(arguments, Path(scratch), time_limit_s, child or main)
             else:
                 report = _run([*worker, *arguments], Path(scratch), time_limit_s)
             for name, failed in report.finished.items():
@@ -107,13 +118,17 @@ class _Report:
 def _loaded() -> ForkServerContext:
     """Forks of a process that has loaded TensorFlow; it ends with this one."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["models_registry.convert_loaded"])
+    context.set_forkserver_preload([PRELOAD])
     return context
 
 
-def _forked(arguments: list[str], scratch: Path, time_limit_s: float) -> _Report:
-    process = _loaded().Process(target=_child, args=(arguments, str(scratch)), name="conversion")
-    process.start()
+def _forked(arguments: list[str], scratch: Path, time_limit_s: float, child: Child) -> _Report:
+    process = _loaded().Process(target=_child, args=(child, arguments, str(scratch)), name="conversion")
+    try:
+        process.start()
+    except (EOFError, OSError):
+        # There is nothing to fork from: what it loads ended it, or something else did.
+        return _run([*ALONE, *arguments], scratch, time_limit_s)
     process.join(min(FORK_S, time_limit_s))
     if process.exitcode is None:
         process.kill()
@@ -121,16 +136,21 @@ def _forked(arguments: list[str], scratch: Path, time_limit_s: float) -> _Report
         if time_limit_s > FORK_S:
             return _run([*ALONE, *arguments], scratch, time_limit_s)
         return _report(scratch, f"conversion exceeded its time limit of {time_limit_s:g} s")
+    if process.exitcode == SERVER_LOST:
+        # The fork outlives it, and would write the same files.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.ident or 0, signal.SIGKILL)
+        return _run([*ALONE, *arguments], scratch, time_limit_s)
     return _report(scratch, _exit_words(process.exitcode))
 
 
-def _child(arguments: list[str], scratch: str) -> None:
+def _child(child: Child, arguments: list[str], scratch: str) -> None:
     """In the fork: convert, with the standard streams in files."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(Path(scratch) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
         os.close(file)
-    main(arguments)
+    child(arguments)
 
 
 def _run(command: list[str], scratch: Path, time_limit_s: float) -> _Report:

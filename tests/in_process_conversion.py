@@ -15,10 +15,10 @@ from models_registry import convert
 def convert_here(patch: pytest.MonkeyPatch) -> None:
     """Convert without a subprocess until `patch` is undone. What crashes then takes the test with it."""
 
-    def run(arguments: list[str], scratch: Path, time_limit_s: float) -> convert._Report:
+    def run(arguments: list[str], scratch: Path, time_limit_s: float, child: convert.Child) -> convert._Report:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            convert.main(arguments)
+            child(arguments)
         lines = [json.loads(line) for line in said.getvalue().splitlines() if line.startswith('{"format"')]
         return convert._Report({line["format"]: line["failed"] for line in lines}, "not in a subprocess")
 
