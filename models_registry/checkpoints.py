@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import shutil
@@ -21,13 +22,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models_registry.errors import ModelsError
 
+T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 
 FOLDER = "checkpoint"
@@ -36,6 +38,8 @@ FILE = "state.npz"
 RECORD = "record"
 """The archive's entry of plain values."""
 VALIDATION_BATCH = 4096
+
+_log = logging.getLogger(__name__)
 
 
 class Refusal(Enum):
@@ -71,6 +75,8 @@ class Checkpoint:
         self.folder = Path(folder) / FOLDER
         self.path = self.folder / FILE
         self.key = key
+        self.refused: CheckpointRefused | None = None
+        """Why `resume` did not take up what was there."""
 
     def save(self, state: TrainingState) -> None:
         """Replace the stored state: a temporary file, flushed, then renamed, so that there is always a whole one."""
@@ -107,6 +113,19 @@ class Checkpoint:
         if key != self.key:
             raise CheckpointRefused(self.path, Refusal.OTHER_TRAINING, f"its key is {key}, not {self.key}")
         return TrainingState(arrays, values)
+
+    def resume(self, take_up: Callable[[TrainingState], T]) -> T | None:
+        """What `take_up` makes of the stored state; None to begin anew, with a warning when there is one all the same.
+
+        A refusal, also one that `take_up` raises, is never an error: what is lost is time.
+        """
+        try:
+            state = self.load()
+            return None if state is None else take_up(state)
+        except CheckpointRefused as refused:
+            self.refused = refused
+            _log.warning("the training begins anew: %s", refused)
+            return None
 
     def discard(self) -> None:
         """Remove it: the training is done."""
@@ -202,8 +221,6 @@ class Fitted:
     best_epoch: int = -1
     resumed_from: int = 0
     """Epochs that were taken over from a checkpoint."""
-    refused: CheckpointRefused | None = None
-    """Why a checkpoint that was there was not taken up."""
 
     @property
     def epochs(self) -> int:
@@ -228,12 +245,9 @@ def fit(
     optimizer = network.optimizer
     best = network_state("best", network)
     fitted = Fitted()
-    try:
-        state = None if checkpoint is None else checkpoint.load()
-        if state is not None and checkpoint is not None:
-            fitted, best = _taken_up(checkpoint, state, network)
-    except CheckpointRefused as refused:
-        fitted.refused = refused
+    if checkpoint is not None:
+        path = checkpoint.path
+        fitted, best = checkpoint.resume(lambda state: _taken_up(path, state, network)) or (fitted, best)
     for epoch in range(fitted.epochs, plan.epochs):
         if epoch - fitted.best_epoch > max(plan.patience, 1):
             break
@@ -269,7 +283,7 @@ def _loss(network: Any, rows: Rows) -> float:
     return float(found["loss"])
 
 
-def _taken_up(checkpoint: Checkpoint, state: TrainingState, network: Any) -> tuple[Fitted, Arrays]:
+def _taken_up(path: Path, state: TrainingState, network: Any) -> tuple[Fitted, Arrays]:
     best = {name: values for name, values in state.arrays.items() if name.startswith("best.")}
     try:
         if {name: values.shape for name, values in best.items()} != {
@@ -280,5 +294,5 @@ def _taken_up(checkpoint: Checkpoint, state: TrainingState, network: Any) -> tup
         found.resumed_from = found.epochs
         restore_network(state.arrays, "network", network, network.optimizer)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointRefused(checkpoint.path, Refusal.OTHER_NETWORK, str(error)) from error
+        raise CheckpointRefused(path, Refusal.OTHER_NETWORK, str(error)) from error
     return found, best

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,6 @@ class Learnt:
     best_pass: int = 0
     resumed_from: int = 0
     """Passes that were taken over from a checkpoint."""
-    refused: CheckpointRefused | None = None
 
     @property
     def passes(self) -> int:
@@ -180,7 +180,7 @@ def learn(
     if replay is None or replay.width != width:
         replay = ReplayBuffer(width, actions, capacity=config.capacity, alpha=config.alpha, seed=config.seed)
     run = _Run(problem, config, network, replay)
-    if not run.resume(checkpoint):
+    if checkpoint is None or not checkpoint.resume(lambda state: run.restore(state, checkpoint.path)):
         run.note(math.nan, watch)
     while run.goes_on:
         run.note(run.one_pass(), watch)
@@ -259,23 +259,12 @@ class _Run:
         }
         return TrainingState(arrays, record)
 
-    def resume(self, checkpoint: Checkpoint | None) -> bool:
-        """Take up the checkpoint if there is a good one; `learnt.refused` says why one was not."""
-        try:
-            state = None if checkpoint is None else checkpoint.load()
-            if state is None or checkpoint is None:
-                return False
-            self._restore(checkpoint, state)
-        except CheckpointRefused as refused:
-            self.learnt.refused = refused
-            return False
-        return True
-
-    def _restore(self, checkpoint: Checkpoint, state: TrainingState) -> None:
+    def restore(self, state: TrainingState, path: Path) -> bool:
+        """Take up what `state` gave, read from `path`; raises `CheckpointRefused` for another network's."""
         stored = {name.removeprefix(REPLAY): part for name, part in state.arrays.items() if name.startswith(REPLAY)}
         best = {name: part for name, part in state.arrays.items() if name.startswith("best.")}
         try:
-            replay = ReplayBuffer.of_arrays(stored, checkpoint.path)
+            replay = ReplayBuffer.of_arrays(stored, path)
             learnt = replace(self.learnt, replay=replay, **state.record)
             if {name: part.shape for name, part in best.items()} != {
                 name: part.shape for name, part in self.best.items()
@@ -284,9 +273,10 @@ class _Run:
             restore_network(state.arrays, "target", learnt.network)
             restore_network(state.arrays, "network", self.network, self.optimizer)
         except (KeyError, TypeError, ValueError, ReplayUnreadable) as error:
-            raise CheckpointRefused(checkpoint.path, Refusal.OTHER_NETWORK, str(error)) from error
+            raise CheckpointRefused(path, Refusal.OTHER_NETWORK, str(error)) from error
         self.learnt, self.best = learnt, best
         self.learnt.resumed_from = learnt.passes
+        return True
 
 
 def _compiled(network: Any, target: Any, optimizer: Any, rate: float) -> Callable[..., tuple[Any, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,6 @@ class Grown:
     """Rounds grown then."""
     resumed_from: int = 0
     """Rounds that were taken over from a checkpoint."""
-    refused: CheckpointRefused | None = None
 
     @property
     def rounds(self) -> int:
@@ -92,12 +92,9 @@ def grow(
     ]
     first = float(np.clip(np.average(fit.won, weights=fit.weight), 0.01, 0.99))
     grown = _begun(plan, parts, start, first)
-    try:
-        state = None if checkpoint is None else checkpoint.load()
-        if state is not None and checkpoint is not None:
-            grown = _taken_up(checkpoint, state, plan, parts, grown.begun)
-    except CheckpointRefused as refused:
-        grown.refused = refused
+    if checkpoint is not None:
+        path, begun = checkpoint.path, grown.begun
+        grown = checkpoint.resume(lambda state: _taken_up(path, state, plan, parts, begun)) or grown
     while grown.rounds < plan.rounds and grown.rounds - grown.best_round < max(plan.patience, 1):
         grown.booster.update(parts[0][0], grown.begun + grown.rounds)
         _note(grown, parts)
@@ -149,13 +146,13 @@ def _state(grown: Grown) -> TrainingState:
     return TrainingState({BOOSTER: np.frombuffer(_trees(grown.booster), dtype=np.uint8)}, record)
 
 
-def _taken_up(checkpoint: Checkpoint, state: TrainingState, plan: GrowthPlan, parts: list[Any], begun: int) -> Grown:
+def _taken_up(path: Path, state: TrainingState, plan: GrowthPlan, parts: list[Any], begun: int) -> Grown:
     import xgboost
 
     try:
         booster = _booster(plan, parts, state.arrays[BOOSTER].tobytes())
         found = Grown(booster, begun, **state.record)
     except (KeyError, TypeError, xgboost.core.XGBoostError) as error:
-        raise CheckpointRefused(checkpoint.path, Refusal.OTHER_NETWORK, str(error)) from error
+        raise CheckpointRefused(path, Refusal.OTHER_NETWORK, str(error)) from error
     found.resumed_from = found.rounds
     return found

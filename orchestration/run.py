@@ -23,6 +23,8 @@ nux:
 concurrency:
   runs:
     max_concurrent_runs: 1
+python_logs:
+  managed_python_loggers: [models_registry]
 """
 """`dagster.yaml` of a home folder: what the project's own says, with Dagster's own places below the folder."""
 

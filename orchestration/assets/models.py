@@ -156,7 +156,8 @@ def _train(
         own = Path(work) / "own"
         unfinished = KeptCheckpoint(store, model, own)
         if unfinished.fetch():
-            context.log.info("%s: there is a training that was not finished", model)
+            # It is for the training to say whether it is of the same data and settings, and warns where it is not.
+            context.log.info("%s: a training was not finished; its checkpoint is taken up if it fits", model)
 
         told = ("", 0.0)
 

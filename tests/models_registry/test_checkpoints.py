@@ -51,9 +51,9 @@ def network(width: int = 6) -> Any:
     return model
 
 
-def trained(folder: Path | None, key: str = "k", **more: Any) -> tuple[Any, Fitted]:
+def trained(at: Path | Checkpoint | None, **more: Any) -> tuple[Any, Fitted]:
     model = network()
-    return model, fit(model, *problem(), PLAN, None if folder is None else Checkpoint(folder, key), **more)
+    return model, fit(model, *problem(), PLAN, Checkpoint(at, "k") if isinstance(at, Path) else at, **more)
 
 
 def bits(model: Any) -> list[bytes]:
@@ -88,9 +88,10 @@ def test_a_training_that_was_killed_goes_on_to_the_same_network(
     when: str, undisturbed: tuple[list[bytes], Fitted], tmp_path: Path
 ) -> None:
     killed(tmp_path, when)
-    model, fitted = trained(tmp_path)
+    checkpoint = Checkpoint(tmp_path, "k")
+    model, fitted = trained(checkpoint)
     assert fitted.resumed_from == 2
-    assert fitted.refused is None
+    assert checkpoint.refused is None
     assert fitted.curves == undisturbed[1].curves
     assert bits(model) == undisturbed[0]
 
@@ -108,26 +109,28 @@ def test_a_finished_fit_is_taken_up_as_it_ended(undisturbed: tuple[list[bytes], 
 
 
 def test_a_spoilt_checkpoint_is_refused_and_training_starts_anew(
-    undisturbed: tuple[list[bytes], Fitted], tmp_path: Path
+    undisturbed: tuple[list[bytes], Fitted], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trained(tmp_path)
-    path = Checkpoint(tmp_path, "k").path
+    checkpoint = Checkpoint(tmp_path, "k")
+    trained(checkpoint)
+    path = checkpoint.path
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    model, fitted = trained(tmp_path)
-    assert fitted.refused is not None
-    assert fitted.refused.refusal is Refusal.SPOILT
+    model, fitted = trained(checkpoint)
+    assert checkpoint.refused is not None
+    assert checkpoint.refused.refusal is Refusal.SPOILT
     assert fitted.resumed_from == 0
     assert bits(model) == undisturbed[0]
+    assert [said.getMessage() for said in caplog.records] == [f"the training begins anew: {checkpoint.refused}"]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "k")
     fit(network(3), *problem(), PLAN, checkpoint)
-    _, fitted = trained(tmp_path)
-    assert fitted.refused is not None
-    assert fitted.refused.refusal is Refusal.OTHER_NETWORK
+    trained(checkpoint)
+    assert checkpoint.refused is not None
+    assert checkpoint.refused.refusal is Refusal.OTHER_NETWORK
 
 
 def test_it_stops_when_validation_gets_no_better_and_keeps_the_best() -> None:

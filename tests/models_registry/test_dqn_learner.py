@@ -181,11 +181,12 @@ def test_after_sigkill_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> 
 
 def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path: Path) -> None:
     learn(made(), replace(QUICK, passes=1), checkpoint=Checkpoint(tmp_path, "key"))
-    other = learn(made(), replace(QUICK, passes=1), checkpoint=Checkpoint(tmp_path, "other"))
-    assert other.resumed_from == 0
-    assert "other data" in str(other.refused)
-    wider = learn(made(), replace(QUICK, passes=1, hidden=(8,)), checkpoint=Checkpoint(tmp_path, "other"))
-    assert "do not fit" in str(wider.refused)
+    checkpoint = Checkpoint(tmp_path, "other")
+    assert learn(made(), replace(QUICK, passes=1), checkpoint=checkpoint).resumed_from == 0
+    assert "other data" in str(checkpoint.refused)
+    checkpoint = Checkpoint(tmp_path, "other")
+    assert learn(made(), replace(QUICK, passes=1, hidden=(8,)), checkpoint=checkpoint).resumed_from == 0
+    assert "do not fit" in str(checkpoint.refused)
 
 
 def test_it_continues_from_a_network_and_its_buffer(learnt: Learnt) -> None:

@@ -16,7 +16,7 @@ from market.lake import Lake
 from models_registry.bundle import verify
 from models_registry.checkpoints import Checkpoint, TrainingState
 from models_registry.component_folder import load_component, save_component
-from models_registry.manifest import AUTOENCODER, FEATURE_NETWORK, WIN, Component
+from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN, Component
 from models_registry.provenance import of_labels
 from models_registry.registry import Registry
 from models_registry.training_config import TrainingConfig, split_of
@@ -28,11 +28,12 @@ from orchestration.resources import TrainingSettings
 from orchestration.run import Progress, materialise, resources
 from tests.in_process_conversion import convert_here
 from tests.mlflow_server import emptied_server
-from tests.models_registry import crossed, planted
+from tests.models_registry import crossed, made_five, planted
 
-SETTINGS = TrainingSettings(
-    epochs=4, rounds=120, fewest_rows=100, holdout_hours=72, liquidity_predictor=False, strategy_dqn=False
-)
+ALL_FIVE = TrainingSettings(epochs=6, rounds=120, fewest_rows=100, holdout_hours=72)
+SETTINGS = TrainingSettings(**ALL_FIVE.model_dump() | {"liquidity_predictor": False, "strategy_dqn": False})
+FIVE = (AUTOENCODER, FEATURE_NETWORK, LIQUIDITY, WIN, DQN)
+UNFINISHED = "a training was not finished; its checkpoint is taken up if it fits"
 PLAIN = Component(version="none", served=None, format=None, fallback="left out by the test")
 
 
@@ -114,10 +115,11 @@ def config() -> TrainingConfig:
 
 def home(folder: Path) -> Path:
     """A lake with a training set, and plain versions of all models: each test trains the one that it is about."""
-    lake, rows = Lake(str(folder / "lake")), crossed.training_set()
+    lake, rows = Lake(str(folder / "lake")), made_five.with_paths(crossed.training_set())
     training_data.store(lake, rows)
+    training_data.store_opportunities(lake, made_five.opportunities(rows))
     record = of_labels(rows, split_of(rows, config()), 7)
-    for name in (AUTOENCODER, FEATURE_NETWORK, WIN):
+    for name in FIVE:
         part = folder / "plain" / name
         part.mkdir(parents=True)
         save_component(part, msgspec.structs.replace(PLAIN, provenance=record))
@@ -125,9 +127,17 @@ def home(folder: Path) -> Path:
     return folder
 
 
-def given(folder: Path, tracking_uri: str = "") -> dict[str, object]:
+def given(folder: Path, asset: str, tracking_uri: str = "") -> dict[str, object]:
     source = "synthetic:seed=1,symbols=1"
-    return resources(folder, source=source, tracking_uri=tracking_uri, training=SETTINGS)
+    training = ALL_FIVE if asset in (LIQUIDITY, DQN) else SETTINGS
+    return resources(folder, source=source, tracking_uri=tracking_uri, training=training)
+
+
+def trained(folder: Path, model: str) -> list[str]:
+    """Materialise `model`; what was logged meanwhile."""
+    told: list[Progress] = []
+    materialise((model,), home=folder, resources=given(folder, model), progress=told.append)
+    return [progress.message for progress in told if progress.kind == "log"]
 
 
 def killed(folder: Path, asset: str, how: str, tracking_uri: str = "") -> None:
@@ -144,7 +154,8 @@ def kill(*_, **__):
 with pytest.MonkeyPatch.context() as patch:
     convert_here(patch)
 {how}
-    materialise(({asset!r},), home={str(folder)!r}, resources=here.given(Path({str(folder)!r}), {tracking_uri!r}))
+    given = here.given(Path({str(folder)!r}), {asset!r}, {tracking_uri!r})
+    materialise(({asset!r},), home={str(folder)!r}, resources=given)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=dict(os.environ), check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
@@ -168,38 +179,52 @@ AFTER_THE_SECOND = """
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("model", [WIN, FEATURE_NETWORK, AUTOENCODER])
+@pytest.mark.parametrize("model", FIVE)
 def test_a_killed_training_goes_on_in_another_process_to_the_same_model(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     convert_here(monkeypatch)
     undisturbed, one = home(tmp_path / "undisturbed"), home(tmp_path / "killed")
-    materialise((model,), home=undisturbed, resources=given(undisturbed))
+    from_the_beginning = fitting(model, trained(undisturbed, model))
     killed(one, model, AFTER_THE_SECOND)
     assert served(one, model) is None, "the plain version still: nothing half-trained took its place"
-    told: list[Progress] = []
-    materialise((model,), home=one, resources=given(one), progress=told.append)
-    messages = [progress.message for progress in told if progress.kind == "log"]
-    assert f"{model}: there is a training that was not finished" in messages
+    messages = trained(one, model)
+    assert f"{model}: {UNFINISHED}" in messages
+    assert not any("refused" in message for message in messages)
     assert served(one, model) == served(undisturbed, model) is not None
-    fitting = [float(said.split()[-2]) for said in messages if said.startswith(f"{model}: fitting")]
-    first = [float(said.split()[-2]) for said in undisturbed_messages(tmp_path, model)]
-    assert fitting[0] > first[0], "it did not begin anew"
+    assert fitting(model, messages)[0] > from_the_beginning[0], "it did not begin anew"
 
 
-def undisturbed_messages(folder: Path, model: str) -> list[str]:
-    """What a training from the beginning says of its fitting."""
-    told: list[Progress] = []
-    again = home(folder / "again")
-    materialise((model,), home=again, resources=given(again), progress=told.append)
-    return [progress.message for progress in told if progress.message.startswith(f"{model}: fitting")]
+def fitting(model: str, messages: list[str]) -> list[float]:
+    """How far the fitting was, each time that it was told, in percent."""
+    return [float(said.split()[-2]) for said in messages if said.startswith(f"{model}: fitting")]
 
 
-def served(folder: Path, model: str) -> str | None:
-    """sha256 of the file that the current model of the lake serves."""
+REFUSED = {
+    "it is of other data or another configuration": lambda content: content,
+    "it is damaged": lambda content: content[:-1],
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_a_checkpoint_that_is_not_taken_up_is_told_of_with_the_reason(why: str, tmp_path: Path) -> None:
+    one = home(tmp_path / "home")
+    checkpoint(tmp_path / "other", 1)
+    path = Checkpoint(tmp_path / "other", "k").path
+    path.write_bytes(REFUSED[why](path.read_bytes()))
+    KeptCheckpoint(Lake(str(one / "lake")), WIN, tmp_path / "other").keep()
+    messages = trained(one, WIN)
+    (told,) = [message for message in messages if "refused" in message]
+    assert told.startswith("the training begins anew: checkpoint ")
+    assert f"refused, {why}: " in told
+    assert messages.index(f"{WIN}: {UNFINISHED}") < messages.index(told)
+
+
+def served(folder: Path, model: str) -> dict[str, str | None] | None:
+    """sha256 of each format of the lake's current model, if it serves any: which one does hangs on measured times."""
     get_folder(Lake(str(folder / "lake")), folder_of(model), folder / "look" / model)
     part = load_component(folder / "look" / model)
-    return None if part.served is None else part.files[part.served]
+    return None if part.served is None else {name: report.sha256 for name, report in part.formats.items()}
 
 
 MOMENTS = {
