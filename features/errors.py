@@ -67,7 +67,7 @@ class PositionsUnusable(FeatureError):
 
 
 class SplitImpossible(FeatureError):
-    """Labels that cannot be split as asked: take fewer folds, or gather more labels."""
+    """Times or an embargo by which labels cannot be split: the caller is wrong."""
 
 
 class SettingsUnusable(FeatureError):

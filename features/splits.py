@@ -46,32 +46,3 @@ def holdout(decided_at: Times, known_at: Times, start_ms: int, embargo_ms: int =
     decided_at, known_at = np.asarray(decided_at), np.asarray(known_at)
     _check(decided_at, known_at, embargo_ms)
     return Split(_before(known_at, start_ms, embargo_ms), np.flatnonzero(decided_at >= start_ms))
-
-
-def purged_walk_forward(decided_at: Times, known_at: Times, folds: int, embargo_ms: int = 0) -> list[Split]:
-    """`folds` splits forward in time: each tests the next block and trains on all that was known before it.
-
-    The labels are cut into `folds + 1` blocks of about equal size at times of decision; the first only
-    trains. Labels whose outcome was not known `embargo_ms` before a test block begins are purged from its
-    training. Raises `SplitImpossible` when there are too few times of decision for that many blocks.
-
-    >>> import numpy as np
-    >>> for split in purged_walk_forward(np.arange(6), np.arange(6) + 1, 2):
-    ...     print(split.train.tolist(), split.test.tolist())
-    [0] [2, 3]
-    [0, 1, 2] [4, 5]
-    """
-    decided_at, known_at = np.asarray(decided_at), np.asarray(known_at)
-    _check(decided_at, known_at, embargo_ms)
-    if folds < 1:
-        raise SplitImpossible(f"{folds} folds")
-    ordered = np.sort(decided_at)
-    cuts = [int(ordered[block * ordered.size // (folds + 1)]) for block in range(1, folds + 1)] if ordered.size else []
-    if not cuts or cuts[0] == ordered[0] or len(set(cuts)) < folds:
-        times = np.unique(decided_at).size
-        raise SplitImpossible(f"{decided_at.size} labels at {times} times cannot be cut into {folds + 1} blocks")
-    ends = [*cuts[1:], int(ordered[-1]) + 1]
-    return [
-        Split(_before(known_at, start, embargo_ms), np.flatnonzero((decided_at >= start) & (decided_at < end)))
-        for start, end in zip(cuts, ends, strict=True)
-    ]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +13,6 @@ from features.episodes import Episodes, action_mask
 from models_registry.dqn_state import LATENT_NAMES as LATENT_NAMES
 from models_registry.dqn_state import state_matrix as state_matrix
 from models_registry.dqn_state import state_names as state_names
-from models_registry.errors import TrainingSetUnreadable
 from models_registry.structure_autoencoder import LATENTS
 
 Float32 = NDArray[np.float32]
@@ -80,33 +75,3 @@ class Experience:
         """Some of the opportunities by index, over their own rows alone."""
         chosen = self.episodes.select(opportunities)
         return Experience.of(chosen, self.decision, lambda rows: self.latents[rows], self.decision_names)
-
-    def to_bytes(self) -> bytes:
-        """The whole as a compressed npz archive; equal ones give equal bytes."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **self._arrays(), decision_names=np.asarray(self.decision_names, dtype=np.str_))  # type: ignore[arg-type]
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes, what: object = "given") -> Experience:
-        """What `to_bytes` gave, or `TrainingSetUnreadable`; `what` names it in the message."""
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                values = {name: stored[name] for name in stored.files}
-            names = tuple(str(name) for name in values.pop("decision_names"))
-            decision, latents = values.pop("decision"), values.pop("latents")
-            return cls(Episodes(**values), decision, latents, names)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise TrainingSetUnreadable(what, str(error)) from error
-
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {**vars(self.episodes), "decision": self.decision, "latents": self.latents}
-
-    @property
-    def data_hash(self) -> str:
-        """sha256 of the whole content: names, types, shapes and bytes."""
-        digest = hashlib.sha256(repr(self.decision_names).encode())
-        for name, values in self._arrays().items():
-            digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()

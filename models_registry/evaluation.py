@@ -221,8 +221,3 @@ def rows_hash(rows: TrainingSet) -> str:
     for values in (rows.symbol, rows.decided_at, rows.direction, rows.outcome, rows.r):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
-
-
-def decode_record(data: bytes) -> EvaluationRecord:
-    """A record from the JSON that `manifest.encode` wrote."""
-    return msgspec.json.decode(data, type=EvaluationRecord)

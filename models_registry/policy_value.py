@@ -94,29 +94,6 @@ def by_probability(episodes: Episodes, probability: NDArray[np.floating], thresh
     return play(episodes, np.where(known.max(axis=1) >= threshold, side, 0))
 
 
-def by_candidate(
-    episodes: Episodes,
-    symbol: NDArray[np.integer],
-    decided_at: NDArray[np.int64],
-    direction: NDArray[np.integer],
-    values: NDArray[np.floating],
-) -> Float64:
-    """Values [m] of candidates as a table [n, 2] over the opportunities, long and short; NaN where there is none.
-
-    `symbol` [m] in the numbering of the episodes. A candidate that is no opportunity is left out.
-    """
-    place = {
-        key: row for row, key in enumerate(zip(episodes.symbol.tolist(), episodes.decided_at.tolist(), strict=True))
-    }
-    row = np.array(
-        [place.get(key, -1) for key in zip(symbol.tolist(), decided_at.tolist(), strict=True)], dtype=np.int64
-    )
-    table = np.full((len(episodes), 2), np.nan)
-    known = row >= 0
-    table[row[known], np.where(direction[known] > 0, 0, 1)] = values[known]
-    return table
-
-
 def policy_metrics(episodes: Episodes, policy: Played, baselines: Mapping[str, Played], seed: int) -> dict[str, Metric]:
     """`r_per_opportunity_vs_NAME` and `r_per_trade_vs_NAME` for every baseline, with intervals of the difference.
 

@@ -16,6 +16,7 @@ def convert_here(patch: pytest.MonkeyPatch) -> None:
     """Convert without a subprocess until `patch` is undone. What crashes then takes the test with it."""
 
     def run(arguments: list[str], scratch: Path, time_limit_s: float, child: convert.Child) -> convert._Report:
+        convert._keras_model.cache_clear()  # another model may lie at the same path
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
             child(arguments)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ import numpy as np
 import pytest
 
 from features.episodes import Episodes
-from models_registry import assembling, convert
+from models_registry import assembling
 from models_registry.assembling import TrainedBundle
 from models_registry.convert import FP32, INT8
 from models_registry.dqn_learner import LearnerConfig
@@ -34,6 +30,7 @@ from models_registry.training import (
 )
 from models_registry.training_config import TrainingConfig
 from models_registry.training_set import TrainingSet
+from tests.in_process_conversion import convert_here
 from tests.models_registry import made_episodes, planted
 
 NEVER_REFUSED = 1e9
@@ -99,7 +96,8 @@ def five_models(rows: TrainingSet, trained: TrainedBundle, small: TrainingConfig
     rows, config = with_paths(rows), config_of(small)
     own = assembling.models_folder(trained.folder) / AUTOENCODER
     places = {AUTOENCODER: own, **{name: folder / name for name in (FEATURE_NETWORK, LIQUIDITY, WIN, DQN)}}
-    with converting_here():
+    with pytest.MonkeyPatch.context() as patch:
+        convert_here(patch)
         train_feature_network(rows, config, places[FEATURE_NETWORK])
         train_liquidity_predictor(rows, config, places[LIQUIDITY])
         below = {name: places[name] for name in (AUTOENCODER, FEATURE_NETWORK, LIQUIDITY)}
@@ -116,21 +114,3 @@ def in_int8(manifest: Manifest) -> Manifest:
         formats = parts[name].formats | passed
         parts[name] = msgspec.structs.replace(parts[name], served=passed[INT8].file, format=INT8, formats=formats)
     return msgspec.structs.replace(manifest, components=parts)
-
-
-@contextlib.contextmanager
-def converting_here() -> Iterator[None]:
-    """Convert in this process, which has TensorFlow already: a process for each model takes most of the time."""
-
-    def run(command: list[str], scratch: Path, time_limit_s: float) -> Any:
-        told = io.StringIO()
-        with contextlib.redirect_stdout(told):
-            convert.main(command[command.index("models_registry.convert") + 1 :])
-        entries = [json.loads(line) for line in told.getvalue().splitlines() if line.startswith('{"format"')]
-        return convert._Report({entry["format"]: entry["failed"] for entry in entries}, "ended")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "_run", run)
-        convert._keras_model.cache_clear()
-        yield
-        convert._keras_model.cache_clear()

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from models_registry.assembling import TrainedBundle
 from models_registry.errors import NotEnoughData, WindowAlreadySeen
-from models_registry.evaluation import decode_record, evaluate, predict_rows
+from models_registry.evaluation import EvaluationRecord, evaluate, predict_rows
 from models_registry.gate import Fitness, GateRules, judge
 from models_registry.manifest import encode
 from models_registry.runtime import Predictor
@@ -36,7 +37,7 @@ def test_a_record_agrees_with_the_rows_it_sums(predictor: Predictor, planted_set
     assert sum(found.blocks.trade_r) == pytest.approx(held.r[p >= 0.4].sum(), rel=1e-5)
     assert found.skill
     assert found.improvement_interval[0] < found.improvement < found.improvement_interval[1]
-    assert decode_record(encode(found)) == found
+    assert msgspec.json.decode(encode(found), type=EvaluationRecord) == found
     assert found.metrics()["log_loss"].skill
 
 

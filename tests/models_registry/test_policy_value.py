@@ -11,7 +11,6 @@ from features.barriers import VOID
 from features.episodes import CLOSE, HOLD, LONG, SHORT, SKIP, Episodes
 from models_registry.policy_value import (
     always_skip,
-    by_candidate,
     by_probability,
     greedy,
     masked,
@@ -89,19 +88,6 @@ def test_the_win_model_takes_the_likelier_direction() -> None:
     probability = np.array([[0.4, 0.6], [0.2, np.nan], [np.nan, np.nan]])
     assert by_probability(three(), probability, 0.35).r.tolist() == [-2.0, 0.0, 0.0]
     assert by_probability(three(), probability, 0.1).r.tolist() == [-2.0, 0.5, 0.0]
-
-
-def test_candidates_find_their_opportunity() -> None:
-    episodes = BIG.select(np.arange(3))
-    at = episodes.decided_at
-    table = by_candidate(
-        episodes,
-        np.array([0, 0, 0, 1]),
-        np.array([at[0], at[2], at[2], at[1]]),
-        np.array([-1, 1, -1, 1]),
-        np.array([0.1, 0.2, 0.3, 0.4]),
-    )
-    assert np.array_equal(table, [[np.nan, 0.1], [np.nan, np.nan], [0.2, 0.3]], equal_nan=True)
 
 
 def test_knowing_shows_and_guessing_does_not() -> None:

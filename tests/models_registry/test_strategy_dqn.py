@@ -23,7 +23,7 @@ from models_registry.convert import Converted, convert
 from models_registry.dqn_experience import Experience, state_matrix, state_names
 from models_registry.dqn_learner import LearnerConfig, build
 from models_registry.dqn_policy import CLIP, DqnParameters, DqnPolicy, normalise, plain_actions, plain_component
-from models_registry.errors import InputRejected, NotEnoughData, TrainingSetUnreadable, TrainingUnavailable
+from models_registry.errors import InputRejected, NotEnoughData, TrainingUnavailable
 from models_registry.manifest import Component, encode
 from models_registry.policy_value import greedy, masked
 from models_registry.sessions import TfliteSession
@@ -289,22 +289,12 @@ def test_states_are_their_rows_latents_and_positions() -> None:
     assert np.array_equal(states[-1, 26:], episodes.step_position[-1])
     part = GIVEN.select(np.array([5, 9]))
     assert np.array_equal(part.states()[1], states[9], equal_nan=True)
-    assert part.data_hash != GIVEN.data_hash == experience().data_hash
     out = np.empty((1, 8), dtype=np.float32)
     parts = np.ones((1, 2), np.float32), np.full((1, 1), 2, np.float32), np.full((1, 5), 3, np.float32)
     assert state_matrix(*parts, out) is out
     assert out.tolist() == [[1, 1, 2, 3, 3, 3, 3, 3]]
     with pytest.raises(ValueError, match="latents are"):
         Experience(episodes, GIVEN.decision, GIVEN.latents[:1], GIVEN.decision_names)
-
-
-def test_stored_experience_is_the_same() -> None:
-    part = GIVEN.select(np.arange(20))
-    other = Experience.from_bytes(part.to_bytes())
-    assert other.data_hash == part.data_hash
-    assert other.to_bytes() == part.to_bytes()
-    with pytest.raises(TrainingSetUnreadable, match="training set here"):
-        Experience.from_bytes(part.to_bytes()[:-200], "here")
 
 
 def test_when_no_format_can_be_exported_the_rules_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
