@@ -100,15 +100,16 @@ def _component_record(name: str, component: Component) -> RunRecord:
 
 
 def _scores(metrics: Mapping[str, Metric], trials: int | None = None) -> dict[str, float]:
-    """Each metric with its baseline, the ends of its improvement's interval, the smallest improvement that the sample
-    would have shown, and, as the newest of so many `trials`, the deflated one; what does not exist is left out."""
+    """Each metric with its baseline, the ends of its improvement's interval, and the smallest improvement that the
+    sample would have shown. As claims, the newest of so many `trials`, with the deflated improvement too."""
+    claims = 1 if trials is None else max(1, len(metrics))
     found: dict[str, float | None] = {}
     for name, metric in metrics.items():
         found |= {name: metric.value, f"{name}_baseline": metric.baseline, f"{name}_improvement": metric.improvement}
         if metric.interval is None or metric.improvement is None:
             continue
         found |= {f"{name}_low": metric.interval[0], f"{name}_high": metric.interval[1]}
-        worth = deflate(metric.improvement, metric.interval, trials or 1)
+        worth = deflate(metric.improvement, metric.interval, trials or 1, claims)
         found[f"{name}_smallest_detectable"] = worth.smallest_detectable
         found |= {} if trials is None else {f"{name}_deflated": worth.deflated}
     return {name: value for name, value in found.items() if value is not None}

@@ -29,9 +29,13 @@ def metric_table(component: Component) -> str:
 
 
 def bundle_table(manifest: Manifest, trials: int) -> str:
-    """Every score of a bundle's models as Markdown, with what it is worth as the newest of so many trials."""
+    """Every score of a bundle's models as Markdown, with what it is worth as the newest of so many trials.
+
+    A verdict has only each model's headline, as one of so many claims.
+    """
     from models_registry.trials import deflate
 
+    claims = max(1, sum(part.headline is not None for part in manifest.components.values()))
     lines = [
         f"| model | metric | value | baseline | improvement | deflated by {trials} | smallest detectable |",
         "|---|---|---|---|---|---|---|",
@@ -42,10 +46,10 @@ def bundle_table(manifest: Manifest, trials: int) -> str:
             baseline = "–" if metric.baseline is None else f"{metric.baseline:.4g} ({metric.baseline_name})"
             worth = "– | – | –"
             if metric.improvement is not None and metric.interval is not None:
-                found = deflate(metric.improvement, metric.interval, trials)
+                found = deflate(metric.improvement, metric.interval, trials, claims)
                 span = f"{metric.improvement:+.2g} ({metric.interval[0]:+.2g} … {metric.interval[1]:+.2g})"
-                shown = "shown" if found.shown else "not shown"
-                worth = f"{span} | {found.deflated:+.2g}, {shown} | {found.smallest_detectable:.2g}"
+                verdict = "" if name != part.headline else ", shown" if found.shown else ", not shown"
+                worth = f"{span} | {found.deflated:+.2g}{verdict} | {found.smallest_detectable:.2g}"
             lines.append(f"| {model} | {name} | {value} | {baseline} | {worth} |")
     return "\n".join(lines)
 

@@ -201,6 +201,7 @@ def diff(
 @bundle_app.command()
 def verify(version: Version = "champion", home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
     """Download a bundle and check its hashes, DecisionSpec and golden outputs."""
+    from models_registry.errors import BundleRejected
     from models_registry.registry import verify_bundle
 
     with _opened(home, uri) as registry, tempfile.TemporaryDirectory() as folder:
