@@ -21,10 +21,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from market.bars import MINUTE_MS, Bars, fault, interval_ms
-from market.binance.bar_sink import ClosedBar, Key, Question, Sink, Standing
+from market.binance.bar_sink import ClosedBar, Key, Question, Silence, Sink, Standing
 from market.binance.delays import Delays
 from market.binance.errors import StreamMessageInvalid
-from market.binance.streams import KlineEvent, parse_kline
+from market.binance.streams import ControlAnswer, Event, KlineEvent, parse
 from market.errors import BarRejected
 
 DEADLINE_MS = 5_000
@@ -33,8 +33,11 @@ ABSENT_MS = 60_000
 """How long after its close a bar that REST does not have is asked for again."""
 JUMP_MS = 2 * MINUTE_MS
 """An event time further ahead than this is believed only when REST confirms it."""
-SILENT_MS = 150_000
-"""Venue time without a word from a stream: even one without trades speaks when its minute closes."""
+LATE_WORD_MS = 90_000
+"""Venue time beyond its interval in which a stream is to have said something: even one without trades speaks when its
+bar closes. So a stream of 1m is silent after 150 s."""
+MOST_SILENT_MS = 15 * MINUTE_MS
+"""Between two tellings that a stream is silent, unless its interval is longer."""
 REMEMBERED = 8
 MOST_HELD = 1_500
 FIRST_PAUSE_MS, MOST_PAUSE_MS = 1_000, 60_000
@@ -57,10 +60,11 @@ class _Series:
         "heard_ms",
         "held",
         "key",
-        "limit_ms",
         "next_ms",
         "recent",
         "step",
+        "told",
+        "told_ms",
     )
 
     def __init__(self, key: Key, start_ms: int) -> None:
@@ -68,7 +72,8 @@ class _Series:
         self.step = interval_ms(key[1])
         self.next_ms = start_ms
         self.heard_ms = start_ms
-        self.limit_ms = SILENT_MS
+        self.told = 0
+        self.told_ms = -1
         self.held: dict[int, tuple[ClosedBar, float]] = {}
         self.recent: dict[int, ClosedBar] = {}
         self.asking = False
@@ -97,7 +102,7 @@ class BarFeed:
         seconds: Callable[[], float],
         deadline_ms: int = DEADLINE_MS,
         absent_ms: int = ABSENT_MS,
-        parse: Callable[[bytes], KlineEvent | None] = parse_kline,
+        parse: Callable[[bytes], Event | None] = parse,
     ) -> None:
         self.venue_ms = venue_ms
         self.event_ms = venue_ms
@@ -152,24 +157,25 @@ class BarFeed:
 
     # What comes in
 
-    def take(self, raw: bytes, received_s: float) -> None:
-        """One message of a stream."""
+    def take(self, raw: bytes, received_s: float) -> ControlAnswer | None:
+        """One message of a stream. The answer to a control message is handed back: it is about the streams."""
         self.messages += 1
         try:
             event = self._parse(raw)
         except StreamMessageInvalid as error:
             self._sink.rejected(error)
-            return
-        if event is None:
-            return
+            return None
+        if event.__class__ is not KlineEvent:
+            return event if isinstance(event, ControlAnswer) else None
         if event.event_time > self.venue_ms + JUMP_MS:
             self.doubtful = True
             if len(self._doubted) < MOST_DOUBTED:
                 self._doubted.append((event, received_s))
             else:
                 self._refuse_time(event)
-            return
+            return None
         self._take(event, received_s)
+        return None
 
     def observe(self, server_ms: int) -> None:
         """The venue's time, as REST tells it. Events that waited for it are taken, or refused."""
@@ -231,17 +237,29 @@ class BarFeed:
         series.failures = min(series.failures + 1, 16)
         self._look_ms = min(self._look_ms, self._due_ms(series))
 
-    def silent(self) -> list[Key]:
-        """Series whose stream has said nothing for too long; each is told ever more rarely until it speaks again."""
+    def silent(self) -> list[Silence]:
+        """Streams that have said nothing for too long, each told ever more rarely until it speaks again.
+
+        Too long is its interval and `LATE_WORD_MS`. It is told again after as long once more, then after twice as
+        long each time, up to `MOST_SILENT_MS`.
+        """
         found = []
         for key, series in self._series.items():
-            silence = self.venue_ms - series.heard_ms
-            if silence > max(series.limit_ms, series.step + SILENT_MS):
-                series.limit_ms = 2 * silence
-                found.append(key)
-            elif silence <= SILENT_MS:
-                series.limit_ms = SILENT_MS
+            patience_ms = series.step + LATE_WORD_MS
+            if series.heard_ms >= series.told_ms:
+                series.told, since_ms = 0, series.heard_ms
+            else:
+                since_ms = series.told_ms
+                patience_ms = min(patience_ms << min(series.told - 1, 16), max(patience_ms, MOST_SILENT_MS))
+            if self.venue_ms - since_ms > patience_ms:
+                series.told, series.told_ms = series.told + 1, self.venue_ms
+                found.append(Silence(key, series.told, rests=series.empty > 0))
         return found
+
+    def speaks(self, key: Key) -> bool:
+        """Whether a stream has said something since it was last told silent, or never was."""
+        series = self._series[key]
+        return series.heard_ms >= series.told_ms
 
     # Inside
 

@@ -51,6 +51,19 @@ class Standing:
     asking: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A stream that has said nothing for too long.
+
+    times: how often that was told since its last word. rests: REST has nothing new of the series either, so it may be
+    the market that is silent and not the stream.
+    """
+
+    key: Key
+    times: int
+    rests: bool
+
+
 class Sink(Protocol):
     """Where everything goes."""
 

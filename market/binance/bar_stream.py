@@ -1,7 +1,8 @@
 """The kline streams of many symbols as bars: connections, the watch over each stream, and questions for REST.
 
 A stream can fail in silence: the venue acknowledges a subscription and then sends nothing. So each is watched by the
-venue's time, which REST tells when all are silent; what is missing meanwhile comes over REST.
+venue's time, which REST tells when all are silent; what is missing meanwhile comes over REST. One that is silent is
+subscribed to again; when it stays so, or the venue refuses that, its connection is replaced by another.
 
 While REST is asked nothing more is read, for some seconds at most. So who waits for what it has sent to be taken, as a
 simulated clock does, also waits for what was repaired; and a REST that hangs holds up no stream for long.
@@ -21,9 +22,10 @@ import msgspec
 
 from market.bars import Bars
 from market.binance.bar_feed import BarFeed
-from market.binance.bar_sink import Key, Question
+from market.binance.bar_sink import Key, Question, Silence
 from market.binance.connection import QUIET_S, RENEW_S, Backoff, StreamConnection
-from market.binance.streams import MAX_STREAMS, kline_stream, stream_urls
+from market.binance.errors import SubscriptionRefused
+from market.binance.streams import MAX_STREAMS, ControlAnswer, kline_stream, stream_urls
 from market.errors import MarketError
 
 TICK_S = 1.0
@@ -39,6 +41,8 @@ ASK_TIME_S = 1.0
 """Between two questions for the time because of events from far ahead."""
 SUBSCRIBE_AT_ONCE = 100
 """Names in one control message."""
+MOST_UNANSWERED = 64
+"""Control messages whose answers are waited for; those of a connection that is lost never come."""
 
 Fetch = Callable[[str, str, int, int], Awaitable[Bars]]
 """Closed bars of (symbol, interval) with open time in [start, end)."""
@@ -89,6 +93,14 @@ class BarStream:
         """How often a connection was lost or could not be made, by cause."""
         self.woken: Counter[Key] = Counter()
         """How often each series' stream was subscribed to again because it was silent."""
+        self.moved: Counter[Key] = Counter()
+        """How often each series' connection was replaced because its stream stayed silent, or could not be had."""
+        self.refused: dict[Key, SubscriptionRefused] = {}
+        """Series whose stream the venue has refused to give anew, until it speaks."""
+        self.refusals = 0
+        """How many control messages the venue has refused."""
+        self.refusal: SubscriptionRefused | None = None
+        """The last of them."""
         self.rest_failure: str | None = None
         """Why REST cannot be asked, while it cannot."""
         self.rest_failures = 0
@@ -102,6 +114,7 @@ class BarStream:
         self._answers: set[asyncio.Task[None]] = set()
         self._patience_until_s = self._ask_time_s = -math.inf
         self._requests = 0
+        self._unanswered: dict[int, tuple[str, list[Key], StreamConnection]] = {}
         self._messages, self._quiet = -1, 0
         self._shards: list[tuple[tuple[Key, ...], StreamConnection]] = []
         for first in range(0, len(feed.keys), per_connection):
@@ -142,7 +155,9 @@ class BarStream:
     async def take(self, raw: bytes) -> None:
         """One message of a stream."""
         feed = self.feed
-        feed.take(raw, self._seconds())
+        answer = feed.take(raw, self._seconds())
+        if answer is not None:
+            await self._answered(answer)
         if feed.doubtful and self._seconds() >= self._ask_time_s:
             await self._ask_time()
         if feed.due:
@@ -177,7 +192,8 @@ class BarStream:
             await self._ask_time()
         self._ask()
         await self._tell()
-        await self._wake(set(self.feed.silent()))
+        self.refused = {key: error for key, error in self.refused.items() if not self.feed.speaks(key)}
+        await self._wake({each.key: each for each in self.feed.silent()})
 
     async def _ask_time(self) -> None:
         self._ask_time_s = self._seconds() + ASK_TIME_S
@@ -220,20 +236,47 @@ class BarStream:
                 self.feed.answered(question, bars, venue_ms)
         await self._tell()
 
-    async def _wake(self, silent: set[Key]) -> None:
-        """Open a connection again that is silent as a whole; subscribe anew to single streams that are."""
+    async def _wake(self, silent: dict[Key, Silence]) -> None:
+        """Open a connection again that is silent as a whole. Subscribe anew to single streams that are; move those
+        that stay so to another connection, except for series that rest."""
         for shard, connection in self._shards:
             mute = [key for key in shard if key in silent]
             self.woken.update(mute)
             if mute and len(mute) == len(shard):
                 await connection.drop("silent streams")
                 continue
-            names = [kline_stream(*key) for key in mute]
-            for first in range(0, len(names), SUBSCRIBE_AT_ONCE):
+            stuck = [key for key in mute if silent[key].times > 1 and not silent[key].rests]
+            if stuck:
+                # The other connection has all streams of this one.
+                self.moved.update(stuck)
+                await connection.renew()
+                continue
+            for first in range(0, len(mute), SUBSCRIBE_AT_ONCE):
                 for method in ("UNSUBSCRIBE", "SUBSCRIBE"):
-                    self._requests += 1
-                    request = {"method": method, "params": names[first : first + SUBSCRIBE_AT_ONCE]}
-                    await connection.send(msgspec.json.encode(request | {"id": self._requests}).decode())
+                    await self._request(method, mute[first : first + SUBSCRIBE_AT_ONCE], connection)
+
+    async def _request(self, method: str, keys: list[Key], connection: StreamConnection) -> None:
+        self._requests += 1
+        self._unanswered[self._requests] = method, keys, connection
+        if len(self._unanswered) > MOST_UNANSWERED:
+            del self._unanswered[next(iter(self._unanswered))]
+        request = {"method": method, "params": [kline_stream(*key) for key in keys], "id": self._requests}
+        await connection.send(msgspec.json.encode(request).decode())
+
+    async def _answered(self, answer: ControlAnswer) -> None:
+        """What the venue says of a control message. One that is refused heals nothing: its connection is replaced."""
+        asked = self._unanswered.pop(answer.id, None) if isinstance(answer.id, int) else None
+        if answer.code is None:
+            return
+        self.refusals += 1
+        method, keys, connection = asked or ("", [], None)
+        names = tuple(kline_stream(*key) for key in keys)
+        self.refusal = SubscriptionRefused(answer.code, answer.msg, method, names)
+        anew = [key for key in keys if key not in self.refused]
+        self.refused |= dict.fromkeys(keys, self.refusal)
+        if anew and connection is not None:
+            self.moved.update(anew)
+            await connection.renew()
 
     def _on_dropped(self, cause: str) -> None:
         self.dropped[cause] += 1

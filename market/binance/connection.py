@@ -132,9 +132,14 @@ class StreamConnection:
                 await _hang_up(line, cause)
 
     async def renew(self) -> None:
-        """Open another connection, and close this one when that has delivered."""
+        """Open another connection, and close this one when that has delivered.
+
+        One that was opened for that before and has delivered nothing yet is given up for it.
+        """
         if self._line is not None:
             self._line.ending.set()
+        if self._following is not None:
+            await _hang_up(self._following, "it delivered nothing")
 
     async def send(self, text: str) -> None:
         """Send a control message, no faster than the venue takes them; nothing happens without a connection."""

@@ -29,7 +29,9 @@ class SymbolReport:
     asking: bool
     """Whether REST is being asked for bars of it."""
     resubscribed: int
-    """How often its stream was subscribed to again because it was silent."""
+    """How often its stream was found silent, and subscribed to again or its connection replaced."""
+    refused: str | None = None
+    """Why the venue has refused to give its stream anew, until it speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class ExchangeReport:
     renewals: int = 0
     repeated: int = 0
     rest_failures: int = 0
+    moved: int = 0
+    """Streams whose connection was replaced because they stayed silent, or were refused."""
+    refusals: int = 0
+    """Control messages that the venue has refused."""
+    refusal: str | None = None
+    """Why it refused the last of them."""
     circuits: dict[str, str] = field(default_factory=dict)
     venue_weight: int | None = None
     """Weight used in the present minute, as the venue last told."""
@@ -63,10 +71,19 @@ class ExchangeReport:
 
     def plain(self) -> dict[str, Any]:
         """As plain JSON values, delays as `Samples.summary` tells them."""
-        shown = ("connections", "renewals", "repeated", "rest_failures", "circuits", "resubscribed")
+        shown = (
+            "connections",
+            "renewals",
+            "repeated",
+            "rest_failures",
+            "circuits",
+            "resubscribed",
+            "moved",
+            "refusals",
+        )
         weights = ("venue_weight", "weight", "weight_limit", "waited_s")
         return {
-            **{name: getattr(self, name) for name in (*shown, *weights)},
+            **{name: getattr(self, name) for name in (*shown, *weights, "refusal")},
             "venue_delay": _summary(self.venue_delay),
             "own_delay": _summary(self.own_delay),
             "symbols": {
@@ -75,6 +92,7 @@ class ExchangeReport:
                     "silence_s": each.silence_s,
                     "asking": each.asking,
                     "resubscribed": each.resubscribed,
+                    "refused": each.refused,
                 }
                 for each in self.symbols
             },
@@ -94,6 +112,9 @@ def reader(client: MarketDataClient, breaker: Breaker, budget: RateBudget | None
             renewals=sum(each.renewals for each in stream.connections),
             repeated=feed.repeated,
             rest_failures=stream.rest_failures,
+            moved=stream.moved.total(),
+            refusals=stream.refusals,
+            refusal=None if stream.refusal is None else str(stream.refusal),
             circuits={kind.value: breaker.state(kind, transport.seconds()).value for kind in KINDS},
             venue_weight=transport.used_weight,
             weight=None if budget is None else budget.weight.count(),
@@ -108,6 +129,7 @@ def reader(client: MarketDataClient, breaker: Breaker, budget: RateBudget | None
                     each.silence_ms / 1e3,
                     each.asking,
                     stream.woken[each.key],
+                    str(stream.refused[each.key]) if each.key in stream.refused else None,
                 )
                 for each in feed.standings()
             ),

@@ -179,6 +179,9 @@ def _exchange(board: Board, report: ExchangeReport) -> str:
         ("stream connections", report.connections),
         ("connections renewed without a gap", report.renewals),
         ("silent streams subscribed to again", report.resubscribed),
+        ("silent streams moved to another connection", report.moved),
+        ("subscriptions that the venue refused", report.refusals),
+        *((("the last of them", report.refusal),) if report.refusal else ()),
         *((f"reconnected: {name}", count) for name, count in sorted(board.reconnects.items())),
     ]
     worst = sorted(report.symbols, key=lambda each: (-each.silence_s, -(each.delay_s or 0.0), each.symbol))

@@ -25,6 +25,8 @@ class Socket:
         """Whether it answers nothing more, pings included, without being closed."""
         self.mute: set[str] = set()
         """Streams that were acknowledged and say nothing."""
+        self.mute_for_good = False
+        """Whether those stay so when they are subscribed to again."""
 
 
 class StreamVenue:
@@ -38,6 +40,7 @@ class StreamVenue:
         self.url = ""
         self.changed = asyncio.Condition()
         self.asked: list[tuple[str, int, int]] = []
+        self.refuses_subscriptions = False
         self.mute_next: set[str] = set()
         """Streams of the next connection that will be acknowledged and say nothing."""
 
@@ -73,9 +76,15 @@ class StreamVenue:
 
     async def _control(self, socket: Socket, asked: dict[str, Any]) -> None:
         socket.control.append(asked)
+        if asked["method"] == "SUBSCRIBE" and self.refuses_subscriptions:
+            refusal = {"code": 2, "msg": "Invalid request: too many streams", "id": asked["id"]}
+            await socket.socket.send_json(refusal)
+            await self._tell()
+            return
         if asked["method"] == "SUBSCRIBE":
             socket.names |= set(asked["params"])
-            socket.mute -= set(asked["params"])
+            if not socket.mute_for_good:
+                socket.mute -= set(asked["params"])
         else:
             socket.names -= set(asked["params"])
         await socket.socket.send_json({"result": None, "id": asked["id"]})

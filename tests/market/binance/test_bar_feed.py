@@ -10,20 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from market.bars import MINUTE_MS, Bars, from_columns
+from market.bars import INTERVAL_MS, MINUTE_MS, Bars, from_columns
 from market.binance.bar_feed import (
     ABSENT_MS,
     DEADLINE_MS,
     JUMP_MS,
+    LATE_WORD_MS,
     MOST_DOUBTED,
     MOST_HELD,
-    SILENT_MS,
+    MOST_SILENT_MS,
     BarFeed,
 )
-from market.binance.bar_sink import ClosedBar, Question
+from market.binance.bar_sink import ClosedBar, Question, Silence
 from market.binance.delays import Delays
 from market.binance.errors import StreamMessageInvalid
-from market.binance.streams import KlineEvent
+from market.binance.streams import ControlAnswer, KlineEvent
 from market.errors import BarRejected
 
 START = 1_767_657_600_000
@@ -315,15 +316,54 @@ def test_when_rest_fails_it_is_asked_again_ever_more_rarely() -> None:
 def test_streams_that_say_nothing_are_named_ever_more_rarely_until_they_speak() -> None:
     line = Line("A", "B")
     named = []
-    for minute in range(24):
+    for minute in range(70):
         line.say(minute, symbol="B")
-        named += [(key[0], minute) for key in line.feed.silent()]
-    assert [minute for symbol, minute in named if symbol == "A"] == [3, 8, 18]
-    assert all(symbol == "A" for symbol, _ in named)
-    line.say(23, closed=False, at=at(23, 1))
+        named += [(each.key[0], minute, each.times) for each in line.feed.silent()]
+    # After more than 150 s, as long again, 5 and 10 minutes more, then every 15; a look comes once a minute.
+    assert named == [("A", 2, 1), ("A", 5, 2), ("A", 11, 3), ("A", 22, 4), ("A", 38, 5), ("A", 54, 6)]
+    assert not line.feed.speaks(("A", "1m"))
+    line.say(69, closed=False, at=at(69, 1))
+    assert line.feed.speaks(("A", "1m"))
     assert line.feed.silent() == []
-    line.feed.observe(line.feed.venue_ms + SILENT_MS + 61_000)
-    assert len(line.feed.silent()) == 2
+    line.feed.observe(line.feed.venue_ms + 150_001)
+    assert [each.times for each in line.feed.silent()] == [1, 1]
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m", "1h", "1d"])
+def test_a_stream_is_silent_by_its_interval(interval: str) -> None:
+    """Whoever trades nothing speaks when its bar closes, and that may be late."""
+    start = START // INTERVAL_MS["1d"] * INTERVAL_MS["1d"]
+    feed = BarFeed({("A", interval): start}, Desk(), venue_ms=start, seconds=lambda: 0.0)
+    patience_ms = INTERVAL_MS[interval] + LATE_WORD_MS
+    times = []
+    for _ in range(7):
+        begun = feed.venue_ms
+        while not (told := feed.silent()):
+            feed.observe(feed.venue_ms + 30_000)
+        times.append(feed.venue_ms - begun)
+        assert told == [Silence(("A", interval), len(times), rests=False)]
+    assert times[0] == times[1] == patience_ms + 30_000
+    assert times[-1] == max(patience_ms, MOST_SILENT_MS) + 30_000
+    assert times == sorted(times)
+
+
+def test_a_series_of_which_rest_has_nothing_either_rests() -> None:
+    line = Line("A", "B")
+    line.feed.observe(at(2))
+    for each in line.feed.questions():
+        answer = bars(0, 1) if each.symbol == "B" else bars()
+        line.feed.answered(each, answer, at(2))
+    assert line.feed.silent() == [Silence(("A", "1m"), 1, rests=True), Silence(("B", "1m"), 1, rests=False)]
+
+
+def test_the_answer_to_a_control_message_is_handed_back() -> None:
+    line = Line()
+    assert line.feed.take(b'{"result":null,"id":4}', 0.0) == ControlAnswer(4)
+    assert line.feed.take(b'{"code":2,"msg":"Invalid request","id":4}', 0.0) == ControlAnswer(
+        4, None, 2, "Invalid request"
+    )
+    assert line.feed.take(message("A", 0), 0.0) is None
+    assert (line.desk.errors, line.desk.minutes()) == ([], [0])
 
 
 def test_delays_of_the_venue_and_our_own_are_apart() -> None:

@@ -16,10 +16,10 @@ from market.binance import bar_stream
 from market.binance.bar_feed import BarFeed
 from market.binance.bar_stream import BarStream
 from market.binance.connection import Backoff, StreamConnection
-from market.binance.errors import Unreachable
+from market.binance.errors import Action, Unreachable
 from market.binance.streams import stream_urls
 from tests.market.binance.stream_venue import StreamVenue, streams
-from tests.market.binance.test_bar_feed import START, Desk, at, message
+from tests.market.binance.test_bar_feed import START, Desk, at, bars, message
 
 
 class Ticks:
@@ -140,7 +140,7 @@ async def test_acknowledged_and_silent_streams_are_found_out_and_healed() -> Non
         venue.mute_next = {"b@kline_1m"}
         async with running(venue, "A", "B") as (stream, desk, ticks):
             await venue.until(lambda: venue.sockets)
-            for minute in range(4):
+            for minute in range(3):
                 await venue.say("A", minute)
                 assert await venue.say("B", minute) == 0
                 await desk.has(len(desk.minutes("B")) + minute + 1)
@@ -149,11 +149,77 @@ async def test_acknowledged_and_silent_streams_are_found_out_and_healed() -> Non
             assert [each["method"] for each in venue.sockets[0].control] == ["UNSUBSCRIBE", "SUBSCRIBE"]
             assert all(each["params"] == ["b@kline_1m"] for each in venue.sockets[0].control)
             assert stream.woken == {("B", "1m"): 1}
-            assert await venue.say("B", 4) == 1
-            await venue.say("A", 4)
-            await desk.has(10)
-            assert desk.minutes("A") == desk.minutes("B") == [0, 1, 2, 3, 4], "and nothing was lost meanwhile"
+            assert await venue.say("B", 3) == 1
+            await venue.say("A", 3)
+            await desk.has(8)
+            assert desk.minutes("A") == desk.minutes("B") == [0, 1, 2, 3], "and nothing was lost meanwhile"
             assert venue.ever == 1
+
+
+async def test_a_stream_that_stays_silent_is_moved_to_another_connection_without_a_gap_for_the_others() -> None:
+    async with streams() as venue:
+        venue.mute_next = {"b@kline_1m"}
+        async with running(venue, "A", "B") as (stream, desk, ticks):
+            await venue.until(lambda: venue.sockets)
+            venue.sockets[0].mute_for_good = True
+            for minute in range(6):
+                await venue.say("A", minute)
+                assert await venue.say("B", minute) == 0
+                await desk.has(len(desk.minutes("B")) + minute + 1)
+                await ticks.look()
+            await venue.until(lambda: len(venue.sockets) == 2)
+            assert (stream.woken, stream.moved) == ({("B", "1m"): 2}, {("B", "1m"): 1})
+            assert len(venue.sockets[0].control) == 2, "it was subscribed to again once"
+            assert await venue.say("A", 6) == 2
+            assert await venue.say("B", 6) == 1
+            await venue.until(lambda: len(venue.sockets) == 1)
+            await desk.has(14)
+            assert desk.minutes("A") == desk.minutes("B") == list(range(7))
+            assert [streamed for symbol, *_, streamed in desk.bars if symbol == "A"] == [True] * 7
+            await soon(lambda: stream.connections[0].renewals == 1)
+            assert stream.dropped == {}
+
+
+async def test_a_series_that_has_left_the_venue_moves_no_connection() -> None:
+    async with streams() as venue:
+        venue.mute_next = {"b@kline_1m"}
+
+        async def fetch(symbol: str, interval: str, start_ms: int, end_ms: int) -> Any:
+            return bars() if symbol == "B" else await venue.klines(symbol, interval, start_ms, end_ms)
+
+        async with running(venue, "A", "B", fetch=fetch) as (stream, desk, ticks):
+            await venue.until(lambda: venue.sockets)
+            venue.sockets[0].mute_for_good = True
+            for minute in range(40):
+                await venue.say("A", minute)
+                await desk.has(minute + 1)
+                await ticks.look()
+            assert (stream.woken, stream.moved, venue.ever) == ({("B", "1m"): 5}, {}, 1)
+
+
+async def test_a_subscription_that_is_refused_is_told_with_its_reason_and_made_on_another_connection() -> None:
+    async with streams() as venue:
+        venue.mute_next, venue.refuses_subscriptions = {"b@kline_1m"}, True
+        async with running(venue, "A", "B") as (stream, desk, ticks):
+            await venue.until(lambda: venue.sockets)
+            for minute in range(3):
+                await venue.say("A", minute)
+                await desk.has(len(desk.minutes("B")) + minute + 1)
+                await ticks.look()
+            await venue.until(lambda: len(venue.sockets) == 2)
+            refusal = stream.refused["B", "1m"]
+            assert (refusal.code, refusal.method, refusal.names) == (2, "SUBSCRIBE", ("b@kline_1m",))
+            assert refusal.action is Action.FIX
+            assert "SUBSCRIBE of b@kline_1m: Invalid request: too many streams (code 2)" in str(refusal)
+            assert (stream.refusals, stream.refusal, stream.moved) == (1, refusal, {("B", "1m"): 1})
+            await venue.raw('{"code":3,"msg":"Invalid JSON"}')
+            await soon(lambda: stream.refusals == 3)
+            assert str(stream.refusal) == "the venue refused a control message: Invalid JSON (code 3)"
+            assert await venue.say("B", 3) == 1
+            await venue.say("A", 3)
+            await desk.has(8)
+            await ticks.look()
+            assert stream.refused == {}, "it speaks"
 
 
 async def test_when_all_streams_are_silent_rest_tells_the_time_and_the_connection_is_opened_again() -> None:

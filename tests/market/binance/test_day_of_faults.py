@@ -118,7 +118,8 @@ async def test_every_bar_is_there_once_and_in_order(minutes: int) -> None:
             await simulator.step()
             # A minute is long: streams are looked after again and again, and a connection that was lost is back.
             enough = looks + LOOKS
-            await soon(lambda enough=enough: looks >= enough and simulator.hub.connections == len(stream.connections))
+            # One that takes over from another speaks only in the next minute.
+            await soon(lambda enough=enough: looks >= enough and simulator.hub.connections >= len(stream.connections))
         await soon(lambda: all(feed.next_ms(key) >= MARKET_START + minutes * MINUTE_MS for key in feed.keys))
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -137,7 +138,18 @@ async def test_every_bar_is_there_once_and_in_order(minutes: int) -> None:
             known += [revise(known[0])] if (symbol, bar.open_time) in restated else []
             assert any(bar.bar["close"] == each["close"] and bar.bar["volume"] == each["volume"] for each in known)
     streamed = [bar.event_time is not None for bars in desk.bars.values() for bar in bars]
-    assert 0.5 < sum(streamed) / len(streamed) < 1.0, "both ways have been taken"
+    print(
+        "STREAMED",
+        minutes,
+        sum(streamed),
+        len(streamed),
+        dict(stream.woken),
+        dict(stream.moved),
+        dict(stream.dropped),
+        [c.renewals for c in stream.connections],
+    )
+    assert 0.6 < sum(streamed) / len(streamed) < 1.0, "both ways have been taken"
     assert sum(done.values()) >= minutes
     if minutes >= 1440:
         assert set(done) == counted(KINDS)
+        assert stream.moved, "muted streams have been moved to other connections"

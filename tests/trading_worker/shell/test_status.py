@@ -39,7 +39,10 @@ def board() -> Board:
         circuits={EVIL: State.HALF_OPEN.value},
         weight=120,
         weight_limit=2400,
-        symbols=(SymbolReport(EVIL, 2.5, 40.0, True, 3), SymbolReport("BTCUSDT", None, 0.5, False, 0)),
+        moved=2,
+        refusals=1,
+        refusal=f"the venue refused {EVIL}",
+        symbols=(SymbolReport(EVIL, 2.5, 40.0, True, 3, EVIL), SymbolReport("BTCUSDT", None, 0.5, False, 0)),
     )
     report.venue_delay.add(2.5)
     board.exchange = lambda: report
@@ -78,6 +81,7 @@ async def test_the_page_escapes_everything_and_loads_nothing(server: StatusServe
     assert "counted since 2026-01-10 00:00:00" in text
     assert "half open" in text
     assert "120 of 2,400" in text
+    assert "the venue refused &lt;script" in text
     assert text.index("40.0 s") < text.index("0.5 s"), "who is silent for longest comes first"
     assert "script" not in seen.tags
     assert seen.loads == ["status.json", "metrics"]
@@ -111,10 +115,15 @@ async def test_json_and_metrics_tell_the_same(server: StatusServer) -> None:
     exchange = told["exchange"]
     assert (exchange["weight"], exchange["resubscribed"], exchange["venue_delay"]["last_ms"]) == (120, 3, 2500.0)
     assert exchange["own_delay"] == {"count": 0, "last_ms": None, "p50_ms": None, "p99_ms": None}
-    assert exchange["symbols"]["BTCUSDT"] == {"delay_s": None, "silence_s": 0.5, "asking": False, "resubscribed": 0}
+    quiet = {"delay_s": None, "silence_s": 0.5, "asking": False, "resubscribed": 0, "refused": None}
+    assert exchange["symbols"]["BTCUSDT"] == quiet
+    assert (exchange["moved"], exchange["refusals"], exchange["refusal"]) == (2, 1, f"the venue refused {EVIL}")
+    assert exchange["symbols"][EVIL]["refused"] == EVIL
     for line in (
         "perpforge_weight 120.0",
         "perpforge_streams_resubscribed_total 3.0",
+        "perpforge_streams_moved_total 2.0",
+        "perpforge_subscriptions_refused_total 1.0",
         "perpforge_venue_delay_seconds_count 1.0",
         'perpforge_symbol_silence_seconds{symbol="BTCUSDT"} 0.5',
     ):
