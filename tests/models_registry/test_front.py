@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -22,6 +22,21 @@ from models_registry.training_set import TrainingSet
 
 WAIT_S = 5.0
 """Never waited for: what should be sent at once is, or the test's own limit ends it."""
+
+
+HANGS_S = 20.0
+"""An answer that has not come by then never will."""
+
+
+async def all_of(asked: Iterable[Awaitable[Answer]]) -> list[Answer | BaseException]:
+    """What becomes of each question: its answer or its error. One that is never answered fails the test."""
+    async with asyncio.timeout(HANGS_S):
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+
+def probabilities(found: Iterable[Answer | BaseException]) -> list[float]:
+    """Of those that are answers."""
+    return [each.win_probability for each in found if isinstance(each, Answer)]
 
 
 def question(rows: TrainingSet, index: int) -> Question:
@@ -131,7 +146,7 @@ async def test_who_asks_what_cannot_be_answered_gets_the_error_and_nobody_else()
     other = Question(np.zeros(3, np.float32), np.zeros((2, 5), np.float32), 1)
     async with PredictionFront(runtime, most_wait_s=WAIT_S) as front:
         asked = [small(1), small(float("nan")), other, small(2, -1)]
-        found = await asyncio.gather(*(front.predict(each) for each in asked), return_exceptions=True)
+        found = await all_of(front.predict(each) for each in asked)
     assert found[0] == answer(1.0, 1.0, 0.0)
     assert isinstance(found[1], RuntimeError)
     assert found[2] == answer(0.0, 0.0, 0.0)  # of another shape: alone, this runtime takes it
@@ -164,9 +179,9 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_their_answers() -> N
         await asyncio.sleep(0)
         more = [asyncio.create_task(front.predict(small(i))) for i in range(7, 9)]  # with 5 and 6 a batch
         runtime.free.set()
-        found = await asyncio.gather(*running, *waiting[1:], *more, return_exceptions=True)
+        found = await all_of([*running, *waiting[1:], *more])
     assert isinstance(found[1], asyncio.CancelledError)
-    assert [answer.win_probability for answer in found if isinstance(answer, Answer)] == [0, 2, 3, 5, 6, 7, 8]
+    assert probabilities(found) == [0, 2, 3, 5, 6, 7, 8]
     assert sum(runtime.sizes) == 8  # the one that only waited was never asked
 
 
@@ -184,7 +199,7 @@ async def test_closing_answers_what_runs_and_fails_what_waits() -> None:
     assert not closing.done()
     runtime.free.set()
     await asyncio.wait_for(closing, WAIT_S)
-    assert [(await task).win_probability for task in running] == [0, 1]
+    assert probabilities(await all_of(running)) == [0, 1]
     with pytest.raises(FrontClosed):
         await front.predict(small(1))
 
@@ -199,7 +214,7 @@ async def test_the_loop_goes_on_while_a_batch_is_predicted() -> None:
         assert front.batches == 1
         assert not task.done()
         runtime.free.set()
-        assert (await task).win_probability == 1
+        assert probabilities(await all_of([task])) == [1]
 
 
 @settings(max_examples=20, deadline=None)
@@ -238,10 +253,8 @@ async def test_a_row_that_does_not_fit_the_bundle_is_refused_alone(
     good = question(planted_set, 0)
     with Predictor.load(trained.folder) as predictor:
         async with PredictionFront(predictor) as front:
-            found = await asyncio.gather(
-                front.predict(good),
-                front.predict(replace(good, decision=good.decision[:-1])),
-                return_exceptions=True,
+            found = await all_of(
+                [front.predict(good), front.predict(replace(good, decision=good.decision[:-1]))],
             )
     assert isinstance(found[0], Answer)
     assert isinstance(found[1], InputRejected)
