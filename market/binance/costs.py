@@ -8,10 +8,8 @@ ONE = Cost()
 NOTHING = Cost(weight=0)
 FIVE = Cost(weight=5)
 ORDER = Cost(weight=0, orders_10s=1, orders_1m=1)
-BATCH = Cost(weight=5, orders_10s=5, orders_1m=1)
 FUNDING = Cost(weight=1, funding=1)
 PREMIUM_OF_ALL = Cost(weight=10)
-TICKERS_OF_ALL = Cost(weight=40, told=False)
 OPEN_ORDERS_OF_ALL = Cost(weight=40)
 POSITION_MODE = Cost(weight=30)
 COUNTDOWN = Cost(weight=10)
@@ -25,12 +23,3 @@ def klines(limit: int) -> Cost:
     [1, 2, 2, 5, 5, 10, 10]
     """
     return Cost(weight=next((weight for most, weight in ((99, 1), (499, 2), (1000, 5)) if limit <= most), 10))
-
-
-def depth(limit: int) -> Cost:
-    """Of an order book with `limit` levels.
-
-    >>> [depth(limit).weight for limit in (5, 50, 100, 500, 1000)]
-    [2, 2, 5, 10, 20]
-    """
-    return Cost(weight=next((weight for most, weight in ((50, 2), (100, 5), (500, 10)) if limit <= most), 20))

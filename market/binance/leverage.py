@@ -17,17 +17,12 @@ MOST = 125
 
 
 class Bracket(msgspec.Struct, frozen=True, rename="camel"):
-    """One bracket of a symbol: up to `notional_cap` of position value, at most `initial_leverage`.
-
-    Maintenance margin is `notional × maint_margin_ratio − cum`.
-    """
+    """One bracket of a symbol: up to `notional_cap` of position value, at most `initial_leverage`."""
 
     bracket: int
     initial_leverage: int
     notional_cap: Decimal
     notional_floor: Decimal
-    maint_margin_ratio: Decimal
-    cum: Decimal = Decimal(0)
 
 
 class SymbolBrackets(msgspec.Struct, frozen=True, rename="camel"):
@@ -108,11 +103,6 @@ class Brackets:
             return Clamped(MOST, f"at most {MOST}")
         reason = f"bracket {bracket.bracket} of {symbol} (up to {bracket.notional_cap:f}) allows {allowed}"
         return Clamped(allowed, reason)
-
-    def maintenance_margin(self, symbol: str, notional: Decimal) -> Decimal | None:
-        """What a position of that value must keep; None if the symbol's brackets are not known."""
-        bracket = self.bracket(symbol, notional)
-        return None if bracket is None else abs(notional) * bracket.maint_margin_ratio - bracket.cum
 
 
 class _Named(msgspec.Struct):

@@ -84,7 +84,6 @@ class SymbolRules:
     min_notional: Decimal = ZERO
     percent_up: Decimal = ZERO
     percent_down: Decimal = ZERO
-    max_orders: int = 200
 
     def limit_price(self, side: Side, price: Decimal) -> Decimal:
         """The price of a limit order: a buy not above `price`, a sell not below it."""
@@ -153,7 +152,6 @@ def rules_of(info: SymbolInfo) -> SymbolRules:
         min_notional=_number(info.symbol, filters.get("MIN_NOTIONAL", {}), "notional"),
         percent_up=_number(info.symbol, percent, "multiplierUp"),
         percent_down=_number(info.symbol, percent, "multiplierDown"),
-        max_orders=int(_number(info.symbol, filters.get("MAX_NUM_ORDERS", {}), "limit")) or 200,
     )
 
 

@@ -25,7 +25,16 @@ from trading_worker.shell.conductor import Cadence, Conductor
 from trading_worker.shell.funding import LONGEST_MS, FundingBook
 from trading_worker.shell.keeping import StateKeeper
 from trading_worker.shell.metrics import Board
-from trading_worker.shell.start import CatchUp, Standing, from_bars, from_kept, resume_ms, swaps_since, universe
+from trading_worker.shell.start import (
+    CatchUp,
+    Standing,
+    from_bars,
+    from_kept,
+    leaving,
+    resume_ms,
+    swaps_since,
+    universe,
+)
 from trading_worker.shell.tally import Tally
 from trading_worker.shell.venue import Venue
 from trading_worker.shell.waves import NEVER, WaveAssembler
@@ -65,6 +74,7 @@ class Launch:
         engine_settings = self.settings.engine()
         found = await from_kept(self.keeper, champion, self.watcher, self.cache, engine_settings, self._refused_state)
         if found is not None:
+            await self.available(lambda: self._show_leaving(found.engine.symbols))
             return found
 
         async def warmed() -> Standing:
@@ -73,6 +83,14 @@ class Launch:
             return await from_bars(symbols, champion, engine_settings, until_ms, self.lake, self.patient.klines)
 
         return await self.available(warmed)
+
+    async def _show_leaving(self, symbols: Sequence[str]) -> None:
+        """A state that was kept has the symbols of its own time: say which of them the venue lets go."""
+        changes = await leaving(self.patient.client, symbols)
+        if changes:
+            shown = "; ".join(f"{change.symbol} is {change.after.value}: {change.reason}" for change in changes)
+            self.board.notes["universe"] = shown
+            log.warning("symbols that leave: %s", shown)
 
     def _refused_state(self, reason: str) -> None:
         log.warning("state passed over: %s", reason)

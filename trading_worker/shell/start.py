@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from features.decision import DecisionState
 from market.bars import DAY_MS, MINUTE_MS, Bars
+from market.binance import listings
 from market.binance.rest import MarketDataClient
 from market.errors import LakeError, utc
 from market.lake import Lake
@@ -62,10 +63,13 @@ class Standing:
 async def universe(lake: Lake | None, client: MarketDataClient, size: int) -> tuple[str, ...]:
     """The symbols to follow: the lake's newest universe by rank, else the venue's by yesterday's traded value.
 
-    Only contracts that trade now are taken. Raises a `MarketError` when the venue cannot be asked, `NothingToFollow`
-    when it has no such contract.
+    Only contracts that stand as trading are taken: none that is still to come, and none whose end is set, see
+    `market.binance.listings`. So a symbol that has left makes room for the next by rank, and one that is listed comes
+    in at its own. Raises a `MarketError` when the venue cannot be asked, `NothingToFollow` when it has no such
+    contract.
     """
-    tradable = [info.symbol for info in (await client.exchange_info()).symbols if info.tradable]
+    standings = listings.standings(await client.exchange_info(), await client.server_time())
+    tradable = [symbol for symbol, each in standings.items() if each is listings.Standing.TRADING]
     try:
         ranked = await asyncio.to_thread(_ranked, lake) if lake is not None else []
     except LakeError:
@@ -76,6 +80,13 @@ async def universe(lake: Lake | None, client: MarketDataClient, size: int) -> tu
     if not known:
         raise NothingToFollow(client.base_url)
     return tuple(known[:size])
+
+
+async def leaving(client: MarketDataClient, symbols: Sequence[str]) -> list[listings.Change]:
+    """Those of `symbols`, which were all trading, that the venue lets go or has let go, in alphabetical order."""
+    known = dict.fromkeys(symbols, listings.Standing.TRADING)
+    changes = listings.changes(known, await client.exchange_info(), await client.server_time())
+    return [change for change in changes if change.symbol in known]
 
 
 async def _by_value(client: MarketDataClient, symbols: Sequence[str]) -> list[str]:
