@@ -189,7 +189,7 @@ async def test_the_listing_has_symbols_that_are_gone(tmp_path: Path) -> None:
         daily = await asyncio.to_thread(
             archived_daily, archive, ("BTCUSDT", "ETHUSDT", "GONEUSDT"), START, START + 3 * DAY_MS
         )
-        ranked = rank_by_day(daily, ["2026-01-31", "2026-02-01"], 5)
+        ranked = rank_by_day(daily.bars, ["2026-01-31", "2026-02-01"], 5)
         assert {each.symbol for each in ranked["2026-01-31"]} == {"BTCUSDT", "GONEUSDT"}
         assert {each.symbol for each in ranked["2026-02-01"]} == {"BTCUSDT", "ETHUSDT"}
         assert {status for *_, status in served.asked} == {"200"}  # nothing was asked for that is not there
