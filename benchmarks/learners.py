@@ -44,14 +44,14 @@ MARKS = ("<!-- learners -->", "<!-- /learners -->")
 
 
 class Spent(msgspec.Struct):
-    """Seconds by the clock and by the processors, those of subprocesses among them."""
+    """Seconds by the clock and by the processors."""
 
     clock: float = 0.0
     processors: float = 0.0
 
 
 def spent_now() -> Spent:
-    """So far, of this process and the subprocesses that have ended."""
+    """So far, of this process and its subprocesses that have ended; not of conversions, which are another's."""
     used = os.times()
     return Spent(time.perf_counter(), used.user + used.system + used.children_user + used.children_system)
 
