@@ -109,6 +109,7 @@ def test_the_graph_is_shown_and_can_be_materialised(ui: Ui) -> None:
     assert {sensor["name"]: sensor["sensorState"]["status"] for sensor in sensors} == {
         "new_journal_segments": "RUNNING",
         "retrain_on_live_labels": "RUNNING",
+        "champion_to_watch": "RUNNING",
     }
     launched = ui.ask(
         "mutation($p: ExecutionParams!){launchPipelineExecution(executionParams:$p){__typename "
