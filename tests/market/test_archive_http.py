@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
+from market.atomic_files import put_atomic
 from market.bars import DAY_MS, Bars
 from market.errors import SourceUnreadable
 from market.klines_store import read_all
-from market.lake import Lake, put_atomic
+from market.lake import Lake
 from market.sources import binance_archive
 from market.sources.archive_ingest import ArchiveIngest
 from market.sources.binance_archive import BinanceArchive, kline_path

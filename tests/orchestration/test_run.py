@@ -10,6 +10,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from market import kline_days
 from market.bars import DAY_MS
 from market.klines_store import read_all, write_day
 from market.lake import Lake
@@ -68,7 +69,7 @@ def test_klines_with_a_gap_block_what_is_built_on_them(tmp_path: Path, monkeypat
     def losing(lake: Lake, date: str, bars: dict[str, np.ndarray]) -> str:
         return write_day(lake, date, bars | {"BTCUSDT": np.delete(bars["BTCUSDT"], slice(600, 610))})
 
-    monkeypatch.setattr(ingest_module, "write_day", losing)
+    monkeypatch.setattr(kline_days, "write_day", losing)
     said: list[Progress] = []
     with pytest.raises(MaterialisationFailed) as failed:
         run(tmp_path, "universe", "klines", "funding", "features", "labels", said=said)
