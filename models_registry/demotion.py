@@ -17,7 +17,7 @@ from models_registry.ledger import CHAMPION, Entry
 from models_registry.trade_record import TradeRecord
 
 LIVE_UNTIL = "live_until_ms"
-"""In the details of an entry: when the newest live outcome was known that the decision could rest on."""
+"""In the details of a move of the champion: when the newest live outcome was known that it could rest on."""
 
 Interval = tuple[float, float]
 
@@ -64,7 +64,7 @@ def tenure(entries: Sequence[Entry]) -> Tenure | None:
     told = [found for entry in entries if entry.version == version and (found := _promised(entry.details)) is not None]
     earlier = [
         int(str(entry.details[LIVE_UNTIL]))
-        for entry in moves
+        for entry in moves[: first + 1]
         if version in (entry.version, entry.previous) and entry.details.get(LIVE_UNTIL) is not None
     ]
     return Tenure(

@@ -102,13 +102,15 @@ class Ledger:
     def before(self, current: str | None) -> str | None:
         """The champion that a rollback or demotion of `current` goes back to, or None.
 
-        Either takes one step off the history of promotions: after promoting 1, 2, 3, rolling back twice gives 1.
+        Either takes one step off the history of promotions: after promoting 1, 2, 3, rolling back twice gives 1. So
+        does an alias that was found at a version of the history, which somebody gave it back to past the ledger.
         """
         history: list[str] = []
         for entry in self.entries():
             if entry.alias != CHAMPION or entry.version is None:
                 continue
-            if entry.action in ("rollback", "demotion"):
+            back = entry.action == "found" and entry.version in history
+            if back or entry.action in ("rollback", "demotion"):
                 while history and history[-1] != entry.version:
                     history.pop()
             if not history or history[-1] != entry.version:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models_registry.demotion import LIVE_UNTIL
 from models_registry.errors import BundleRejected
 from models_registry.ledger import CHALLENGER, CHAMPION, Action, Entry, Ledger, Move
 from models_registry.mlflow_client import asking, client
@@ -92,6 +93,8 @@ class Registry:
     ledger : the ledger, or its path.
     verify : called with a version's downloaded files before it is promoted; raises when they are not whole.
     clock : milliseconds UTC, for the ledger.
+    live_until : when the newest live outcome was known, in the market's time (ms), None before the first. It is entered
+        with every move of the champion: what came before belongs to no later tenure (`demotion.tenure`).
 
     Every method raises `RegistryUnreachable` after one short retry when the server does not answer, and
     `RegistryAnswer` when it refuses.
@@ -104,6 +107,7 @@ class Registry:
         *,
         verify: Callable[[Path], object] = verify_bundle,
         clock: Callable[[], int] = _now_ms,
+        live_until: Callable[[], int | None] = lambda: None,
     ) -> None:
         if not tracking_uri.startswith(("http://", "https://")):
             raise RegistryAnswer(tracking_uri, 0, "NOT_A_SERVER", "bundles are registered through an MLflow server")
@@ -111,6 +115,7 @@ class Registry:
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
         self._verify = verify
         self._clock = clock
+        self._live_until = live_until
         self._client = client(self.tracking_uri)
 
     # --- registering ---
@@ -338,7 +343,16 @@ class Registry:
             actual, entered = self._alias(alias), self.ledger.last(alias)
             if actual != entered:
                 reason = "the alias was moved outside perpforge"
-                move = Move(action="found", alias=alias, version=actual, previous=entered, reason=reason, by="unknown")
+                details = self._with_live(alias, {})
+                move = Move(
+                    action="found",
+                    alias=alias,
+                    version=actual,
+                    previous=entered,
+                    reason=reason,
+                    by="unknown",
+                    details=details,
+                )
                 found.append(self.ledger.append(move, time_ms=self._clock()))
         return tuple(found)
 
@@ -352,16 +366,24 @@ class Registry:
         details: Mapping[str, object] | None = None,
     ) -> Entry:
         """Move the alias, then enter it: after a crash in between, `reconcile` finds the alias moved, which is so."""
-        previous = self._alias(alias)
+        previous, details = self._alias(alias), self._with_live(alias, details or {})
+        self._point(alias, version)
+        move = Move(
+            action=action, alias=alias, version=version, previous=previous, reason=reason, by=by, details=details
+        )
+        return self.ledger.append(move, time_ms=self._clock())
+
+    def _point(self, alias: str, version: str | None) -> None:
         with self._asking():
             if version is None:
                 self._client.delete_registered_model_alias(BUNDLE_MODEL, alias)
             else:
                 self._client.set_registered_model_alias(BUNDLE_MODEL, alias, version)
-        move = Move(
-            action=action, alias=alias, version=version, previous=previous, reason=reason, by=by, details=details or {}
-        )
-        return self.ledger.append(move, time_ms=self._clock())
+
+    def _with_live(self, alias: str, details: Mapping[str, object]) -> Mapping[str, object]:
+        """The details of a move, of a champion's with the newest live outcome unless they have the one they rest on."""
+        newest = self._live_until() if alias == CHAMPION and LIVE_UNTIL not in details else None
+        return details if newest is None else {**details, LIVE_UNTIL: newest}
 
     def _check(self, version: str) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ import msgspec
 
 from features.decision_spec import DECISION_SPEC
 from market.lake import Lake
-from models_registry.demotion import LIVE_UNTIL, demoted_until
+from models_registry.demotion import demoted_until
 from models_registry.errors import BundleRejected, NotEnoughData
 from models_registry.evaluation import EvaluationRecord, evaluate
 from models_registry.fitness import fitness, integrity
@@ -22,7 +22,6 @@ from models_registry.registry import Registry, RunRecord
 from models_registry.runtime import Predictor
 from models_registry.training_set import TrainingSet
 from orchestration.choosing import chosen_until
-from orchestration.label_store import live_span
 from orchestration.replaying import replayed
 from trading_worker.replay import Progress
 from trading_worker.settings import EngineSettings
@@ -151,12 +150,8 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def decide(registry: Registry, comparison: Comparison, rules: GateRules, lake: Lake | None = None) -> Decision:
-    """Ask the gate, then move the alias or leave the bundle as challenger; both are entered in the ledger.
-
-    A promotion is entered with the time of the newest live outcome in `lake`: what came before is not the new
-    champion's record.
-    """
+def decide(registry: Registry, comparison: Comparison, rules: GateRules) -> Decision:
+    """Ask the gate, then move the alias or leave the bundle as challenger; both are entered in the ledger."""
     version, current = comparison.challenger_version, measure_of(registry)
     verdict = _verdict(registry, comparison, current, rules)
     reasons = list(verdict.reasons)
@@ -164,8 +159,6 @@ def decide(registry: Registry, comparison: Comparison, rules: GateRules, lake: L
         reasons.insert(0, f"no bundle has the alias champion: the measure is the ledger's last champion, {current}")
     details: dict[str, object] = {"verdict": msgspec.to_builtins(verdict)}
     if verdict.promoted:
-        span = live_span(lake) if lake is not None else None
-        details |= {} if span is None else {LIVE_UNTIL: span[1]}
         registry.promote(version, f"gate: {verdict.rule}", BY, details)
     else:
         registry.challenge(version, f"gate: {'; '.join(verdict.failed)}", BY, details)

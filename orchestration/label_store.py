@@ -153,3 +153,9 @@ def live_span(lake: Lake) -> tuple[int, int] | None:
         "SELECT min(decided_at) AS first, max(known_at) AS last FROM labels WHERE source = ?", (LIVE,)
     ).to_pylist()[0]
     return None if found["first"] is None else (int(found["first"]), int(found["last"]))
+
+
+def live_until(lake: Lake) -> int | None:
+    """When the newest live outcome was known, ms; None without any."""
+    span = live_span(lake)
+    return None if span is None else span[1]

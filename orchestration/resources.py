@@ -85,11 +85,12 @@ class RegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     _server: MlflowServer | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def open(self) -> Registry:
-        """The registry."""
+    def open(self, lake: Lake | None = None) -> Registry:
+        """The registry. Who moves the champion gives the `lake` whose live outcomes its tenure is told apart by."""
         from models_registry.registry import Registry
+        from orchestration.label_store import live_until
 
-        return Registry(self._uri(), Path(self.ledger))
+        return Registry(self._uri(), Path(self.ledger), live_until=lambda: None if lake is None else live_until(lake))
 
     def address(self) -> str | None:
         """The server that answers by itself, for somebody who must not start one; None when none does."""

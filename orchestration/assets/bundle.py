@@ -44,7 +44,8 @@ def trading_bundle(
     from orchestration import training_data, trials
     from orchestration.bundling import register_bundle
 
-    store, models = lake.open(), registry.open()
+    store = lake.open()
+    models = registry.open(store)
     for entry in models.reconcile():
         context.log.warning("%s was found at version %s: %s", entry.alias, entry.version, entry.reason)
     rows = training_data.load(store)
@@ -95,7 +96,8 @@ def bundle_evaluation(
     from models_registry.trial_log import TrialLog
     from orchestration import judging, training_data
 
-    store, models = lake.open(), registry.open()
+    store = lake.open()
+    models = registry.open(store)
     bench = judging.Bench(store, training_data.load(store), gate.engine(training), training.seed)
     found = judging.compare(models, bench)
     if found is None:
@@ -157,12 +159,13 @@ def champion(
     """The alias `champion` in MLflow."""
     from orchestration import judging
 
-    store, models = lake.open(), registry.open()
+    store = lake.open()
+    models = registry.open(store)
     version = models.challenger()
     if version is None:
         context.log.info("there is no challenger: the champion stays")
         return dg.MaterializeResult(metadata={"champion": models.champion() or "none", "promoted": False})
-    decision = judging.decide(models, judging.load(store, version), gate.rules(training.seed), store)
+    decision = judging.decide(models, judging.load(store, version), gate.rules(training.seed))
     for reason in decision.reasons:
         context.log.info("gate: %s", reason)
     return dg.MaterializeResult(
@@ -195,7 +198,8 @@ def live_record(
     """The ledger's entries of moves by hand and of demotions."""
     from orchestration import live_records
 
-    store, models = lake.open(), registry.open()
+    store = lake.open()
+    models = registry.open(store)
     for moved in models.reconcile():
         context.log.warning("%s was found at version %s: %s", moved.alias, moved.version, moved.reason)
     found = live_records.look(store, models.ledger, gate.demotion(training.seed), training.plan().horizon_minutes)

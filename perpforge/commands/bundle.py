@@ -24,6 +24,7 @@ Home = Annotated[Path, typer.Option("--home", help="the folder of the demo whose
 TrackingUri = Annotated[
     str, typer.Option("--mlflow", envvar="MLFLOW_TRACKING_URI", help="an MLflow server; none: one over the home folder")
 ]
+LakeUri = Annotated[str, typer.Option("--lake", envvar="LAKE_URI", help="the lake; none: the home folder's")]
 Version = Annotated[str, typer.Argument(help="a version number, champion or challenger")]
 Reason = Annotated[str, typer.Option("--reason", prompt=True, help="why; it is kept in the ledger")]
 
@@ -31,22 +32,32 @@ DEFAULT_HOME = Path(".perpforge/demo")
 
 
 @contextmanager
-def _opened(home: Path, uri: str) -> Iterator[Registry]:
-    """The registry on the server at `uri`, or on one that is started over `home` for as long as it is needed."""
+def _opened(home: Path, uri: str, lake: str = "") -> Iterator[Registry]:
+    """The registry on the server at `uri`, or on one that is started over `home` for as long as it is needed.
+
+    A move of the champion is entered with the newest live outcome in `lake`, the home folder's where none is named.
+    """
+    from market.errors import MarketError
+    from market.lake import Lake
     from models_registry.errors import ModelsError
     from models_registry.registry import Registry
     from models_registry.server import MlflowServer, MlflowServerFailed
 
+    def newest() -> int | None:
+        from orchestration.label_store import live_until
+
+        return live_until(Lake(lake or str(home / "lake")))
+
     ledger = _ledger(home)
     try:
         if uri:
-            yield Registry(uri, ledger)
+            yield Registry(uri, ledger, live_until=newest)
             return
         if not (home / "mlflow").is_dir():
             raise typer.BadParameter(f"{home} holds no MLflow store: run a demo, or give --home or --mlflow")
         with MlflowServer(home / "mlflow") as server:
-            yield Registry(server.url, ledger)
-    except (ModelsError, MlflowServerFailed) as error:
+            yield Registry(server.url, ledger, live_until=newest)
+    except (ModelsError, MarketError, MlflowServerFailed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 
@@ -217,7 +228,7 @@ def verify(version: Version = "champion", home: Home = DEFAULT_HOME, uri: Tracki
 @bundle_app.command()
 def reproduce(
     version: Version = "champion",
-    lake: Annotated[str, typer.Option("--lake", envvar="LAKE_URI", help="the lake; none: the home folder's")] = "",
+    lake: LakeUri = "",
     home: Home = DEFAULT_HOME,
     uri: TrackingUri = "",
 ) -> None:
@@ -249,17 +260,19 @@ def _told(stage: str, fraction: float) -> None:
 
 
 @bundle_app.command()
-def promote(version: Version, reason: Reason, home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
+def promote(
+    version: Version, reason: Reason, lake: LakeUri = "", home: Home = DEFAULT_HOME, uri: TrackingUri = ""
+) -> None:
     """Make a bundle the champion by hand; the ledger shows it as an override."""
-    with _opened(home, uri) as registry:
+    with _opened(home, uri, lake) as registry:
         entry = registry.promote(_resolve(registry, version), reason, getpass.getuser())
     typer.echo(f"champion is {entry.version}, before {entry.previous}")
 
 
 @bundle_app.command()
-def rollback(reason: Reason, home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
+def rollback(reason: Reason, lake: LakeUri = "", home: Home = DEFAULT_HOME, uri: TrackingUri = "") -> None:
     """Give the champion back to the one before."""
-    with _opened(home, uri) as registry:
+    with _opened(home, uri, lake) as registry:
         entry = registry.rollback(reason, getpass.getuser())
     typer.echo(f"champion is {entry.version}, before {entry.previous}")
 

@@ -76,6 +76,8 @@ def test_a_champion_moved_by_hand_is_part_of_the_history(ledger: Ledger) -> None
     assert ledger.before("4") == "1"
     enter(ledger, "found", None, 3)
     assert ledger.before(None) == "4"
+    enter(ledger, "found", "1", 4)
+    assert ledger.before("1") is None, "somebody gave it back"
 
 
 def test_a_torn_last_line_is_cut_off_by_the_next_append(ledger: Ledger) -> None:

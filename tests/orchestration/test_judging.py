@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from market.lake import Lake
-from models_registry.demotion import LIVE_UNTIL
+from models_registry.demotion import LIVE_UNTIL, tenure
 from models_registry.errors import NotEnoughData
 from models_registry.evaluation import EvaluationRecord
 from models_registry.gate import Fitness, GateRules
@@ -34,23 +34,16 @@ class Registry(RealRegistry):
         self.deleted: set[str] = set()
         self.noted: dict[str, RunRecord] = {}
         self._clock = iter(range(1_000)).__next__
+        self.live: int | None = None
+        self._live_until = lambda: self.live
 
     def _alias(self, alias: str) -> str | None:
         return self.aliases.get(alias)
 
-    def _move(self, alias, version, action, reason, by, details=None):  # type: ignore[no-untyped-def]
-        from models_registry.ledger import Move
-
-        previous = self.aliases.pop(alias, None)
+    def _point(self, alias: str, version: str | None) -> None:
+        self.aliases.pop(alias, None)
         if version is not None:
             self.aliases[alias] = version
-        return self.ledger.append(
-            Move(
-                action=action, alias=alias, version=version, previous=previous, reason=reason, by=by,
-                details=details or {},
-            ),
-            time_ms=self._clock(),
-        )  # fmt: skip
 
     def _check(self, version: str) -> None:
         pass
@@ -119,7 +112,7 @@ def judge(registry: Registry, rows: Bench, version: str) -> judging.Decision:
     registry.challenge(version, "registered, to be judged", "trading_bundle")
     found = compare(registry, rows)
     assert found is not None
-    return decide(registry, found, RULES, rows.lake)
+    return decide(registry, found, RULES)
 
 
 def test_only_the_first_bundle_ever_is_promoted_by_bootstrap(registry: Registry, rows: Bench) -> None:
@@ -276,6 +269,45 @@ def test_a_promotion_keeps_what_the_live_record_is_held_to(registry: Registry, r
     numbers = entry.details["verdict"]["numbers"]  # type: ignore[index]
     assert numbers["expectancy_low"] < numbers["expectancy"] < numbers["expectancy_high"]
     assert LIVE_UNTIL not in entry.details, "no live outcome yet"
+
+
+def counted_from(registry: Registry) -> int | None:
+    """From when on the champion's live outcomes count."""
+    found = tenure(registry.ledger.entries())
+    assert found is not None
+    return found.counted_from_ms
+
+
+@pytest.mark.parametrize("by", ["the command line", "the UI"])
+def test_what_was_lost_in_an_earlier_tenure_does_not_count_after_a_move_by_hand(
+    registry: Registry, rows: Bench, by: str
+) -> None:
+    judge(registry, rows, "1")
+    registry.live = 500
+    judge(registry, rows, "2")
+    assert counted_from(registry) == 500
+    for newest, version in ((900, "1"), (1_500, "2")):
+        registry.live = newest
+        if by == "the UI":
+            registry.aliases["champion"] = version
+            registry.reconcile()
+        elif version == "1":
+            registry.rollback("it loses", "me")
+        else:
+            registry.promote(version, "I trust it", "me")
+        assert registry.champion() == version
+        assert counted_from(registry) == newest, "what bundle 2 lost until 900 belongs to its first tenure"
+    registry.live = 2_000
+    registry.promote("2", "I still do", "me")
+    assert counted_from(registry) == 1_500, "it was champion already"
+
+
+def test_who_gave_a_champion_back_in_the_ui_is_not_overruled_by_its_demotion(registry: Registry, rows: Bench) -> None:
+    judge(registry, rows, "1")
+    judge(registry, rows, "2")
+    registry.aliases["champion"] = "1"
+    registry.reconcile()
+    assert registry.ledger.before("1") is None, "bundle 2 was taken back"
 
 
 def test_a_comparison_comes_back_from_the_lake_as_it_was(registry: Registry, rows: Bench) -> None:

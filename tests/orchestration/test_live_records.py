@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
 from market.bars import MINUTE_MS
 from market.lake import Lake
@@ -24,6 +25,7 @@ from orchestration.live_records import act, look
 from orchestration.resources import LakeResource, RegistryResource, TrainingSettings
 from orchestration.run import materialise, resources
 from orchestration.sensors import champion_to_watch
+from perpforge.cli import app
 from tests.mlflow_server import emptied_server
 from tests.orchestration.markets import SOURCE, START
 
@@ -126,6 +128,7 @@ def test_a_champion_that_leaves_its_gate_gives_its_place_back(home: Home) -> Non
 
 
 def test_a_move_by_hand_is_picked_up_and_entered(home: Home) -> None:
+    put_labels(home.lake, "2", [0.5])
     MlflowClient(home.url).set_registered_model_alias(BUNDLE_MODEL, "champion", "1")
     asked = home.look()
     assert isinstance(asked, dg.RunRequest)
@@ -133,7 +136,21 @@ def test_a_move_by_hand_is_picked_up_and_entered(home: Home) -> None:
     assert home.watch()["champion"] == "1"
     entry = home.registry.ledger.entries()[-1]
     assert (entry.action, entry.version, entry.previous) == ("found", "1", "2")
+    assert entry.details == {LIVE_UNTIL: START + HOUR}
     assert isinstance(home.look(), str), "it is entered: nothing more to do"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [(("rollback",), "champion is 1, before 2"), (("promote", "1"), "champion is 1, before 2")]
+)
+def test_the_command_line_enters_the_newest_live_outcome_with_a_move(
+    home: Home, command: tuple[str, ...], said: str
+) -> None:
+    put_labels(home.lake, "2", [0.5])
+    where = ("--home", str(home.home), "--mlflow", home.url, "--reason", "why")
+    done = CliRunner().invoke(app, ["bundle", *command, *where], env={"LAKE_URI": "", "LEDGER_PATH": ""})
+    assert (done.exit_code, done.output.strip()) == (0, said)
+    assert home.registry.ledger.entries()[-1].details == {LIVE_UNTIL: START + HOUR}
 
 
 def test_who_is_champion_by_now_is_not_demoted_for_another(home: Home) -> None:

@@ -86,7 +86,7 @@ def show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-un
     """`show champion` of a registry that holds the one bundle."""
 
     class Registry:
-        def __init__(self, *_: object) -> None:
+        def __init__(self, *_: object, **__: object) -> None:
             self.ledger = Ledger(tmp_path / "ledger.jsonl")
 
         def champion(self) -> str:
