@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from models_registry import registry as registry_module
-from models_registry.errors import BundleRejected
-from models_registry.ledger import Ledger, LedgerBroken
+from models_registry.errors import BundleRejected, LedgerBroken
+from models_registry.ledger import Ledger
 from models_registry.manifest import MANIFEST_FILE
 from perpforge.cli import app
 
@@ -20,7 +20,7 @@ WORDS = ("show", "verify", "promote", "reproduce")
 class Registry:
     """Two bundles whose manifests cannot be read, and no challenger."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         self.ledger = Ledger(Path("nowhere") / "ledger.jsonl")
 
     def champion(self) -> str | None:
