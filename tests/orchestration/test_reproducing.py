@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,6 +166,21 @@ def test_a_continued_model_begins_with_its_parents(home: Home, monkeypatch: pyte
     assert given[WIN].bundle == "1"  # type: ignore[union-attr]
 
 
+@pytest.fixture
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that has bundle 2."""
+
+    class Known:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def list(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(version="2")]
+
+    monkeypatch.setattr("models_registry.registry.Registry", Known)
+
+
+@pytest.mark.usefixtures("_known")
 @pytest.mark.parametrize(("same", "difference", "code"), [(True, 0.0, 0), (False, 1e-5, 0), (False, 0.5, 1)])
 def test_the_exit_code_says_whether_it_is_reproduced(
     monkeypatch: pytest.MonkeyPatch, same: bool, difference: float, code: int
@@ -177,6 +193,7 @@ def test_the_exit_code_says_whether_it_is_reproduced(
     assert done.output.strip().endswith("is reproduced" if code == 0 else "is not reproduced")
 
 
+@pytest.mark.usefixtures("_known")
 def test_what_cannot_be_trained_again_has_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> None:
         raise DataGone(WIN, "f" * 64, "training/f.npz")
