@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models_registry
@@ -25,6 +25,7 @@ def written(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
+@settings(deadline=None)  # it writes files
 @given(one=FILES, other=FILES)
 def test_the_digests_of_two_folders_are_equal_exactly_when_their_modules_are(
     one: dict[str, str], other: dict[str, str], tmp_path_factory: pytest.TempPathFactory

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models_registry.errors import LedgerBroken
@@ -96,6 +96,7 @@ def test_nothing_is_appended_to_a_broken_chain(ledger: Ledger) -> None:
         enter(ledger, "promote", "2", 2)
 
 
+@settings(deadline=None)  # every entry waits for the disk
 @given(line=st.integers(0, 4), change=st.sampled_from(["edit", "remove", "repeat", "swap", "garbage", "rehash"]))
 def test_any_change_names_the_first_broken_line(
     tmp_path_factory: pytest.TempPathFactory, line: int, change: str

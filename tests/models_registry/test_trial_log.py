@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models_registry.errors import LedgerBroken
@@ -46,6 +46,7 @@ def test_one_is_counted_before_any_is_entered_and_what_an_older_registry_has(tmp
     assert beside.count() == 7
 
 
+@settings(deadline=None)  # every entry waits for the disk
 @given(line=st.integers(0, 2), at=st.integers(0, 10_000), letter=st.sampled_from("0123456789abcdef"))
 def test_a_changed_line_is_found(tmp_path_factory: pytest.TempPathFactory, line: int, at: int, letter: str) -> None:
     log = filled(tmp_path_factory.mktemp("log"))

@@ -142,4 +142,5 @@ def test_a_ledger_that_was_changed_is_told_of(file: str, show, tmp_path: Path) -
 
 def test_a_manifest_that_cannot_be_read_is_told_of(show, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "manifest").write_bytes(b"{}")
-    assert "manifest.json cannot be read" in show(code=1)
+    for flags in ((), ("--json",)):
+        assert "bundle 3 cannot be read: its manifest.json cannot be read" in show(*flags, code=1)
