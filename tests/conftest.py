@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("perpforge", deadline=None)
+hypothesis.settings.load_profile("perpforge")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NEEDS_SHARED_DATA = "needs ../shared/data, the recorded exchange data, which is not there"
