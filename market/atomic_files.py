@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from market.folders import make_folders, sync_folder
+
 
 def put_atomic(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
     """Write a whole file so that it is seen either as it was or as it will be, and is on disk on return.
@@ -32,23 +34,4 @@ def put_atomic(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) ->
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
-
-
-def make_folders(folder: Path) -> None:
-    """Create a folder and those above it, each of them on disk before anything is put into it."""
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
-        _sync_folder(each.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(target.parent)

@@ -20,10 +20,11 @@ import pyarrow as pa
 from pyarrow import dataset as arrow_dataset
 from pyarrow import fs, parquet
 
-from market.atomic_files import make_folders, put_atomic
+from market.atomic_files import put_atomic
 from market.datasets import DATASETS, Dataset, conform
 from market.datasets import dataset as named
 from market.errors import BadPath, LakeCorrupt, LakeMissing, QueryFailed
+from market.folders import make_folders
 
 # DuckDB opens a file once for its footer and once more for its rows. Readers see whole files all the same:
 # an answer counts only if no file was replaced meanwhile, and after so many vain attempts the files are held open.

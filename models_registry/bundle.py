@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.reach import Reach
+from market.folders import sync_folder
 from models_registry.errors import BundleRejected
 from models_registry.exports import sha256_of
 from models_registry.manifest import (
@@ -109,9 +110,9 @@ def write(
     pinned = Golden(file=GOLDEN_FILE, sha256=hashlib.sha256(data).hexdigest(), tolerance=_tolerance(manifest))
     manifest = msgspec.structs.replace(manifest, golden=pinned)
     _write_file(partial / MANIFEST_FILE, encode(manifest))
-    _flush_folder(partial)
+    sync_folder(partial)
     partial.rename(folder)
-    _flush_folder(folder.parent)
+    sync_folder(folder.parent)
     return manifest
 
 
@@ -121,7 +122,7 @@ def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:
     partial = folder / f".{MANIFEST_FILE}.partial"
     _write_file(partial, encode(manifest))
     partial.replace(folder / MANIFEST_FILE)
-    _flush_folder(folder)
+    sync_folder(folder)
 
 
 def verify(folder: str | Path, decision_spec: DecisionSpecLike | str | None) -> Manifest:
@@ -290,11 +291,3 @@ def _write_file(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

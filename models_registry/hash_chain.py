@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from market.folders import sync_folder
 from models_registry.errors import LedgerBroken
 
 GENESIS = "0" * 64
@@ -82,7 +83,7 @@ class HashChain(Generic[T]):
             file.flush()
             os.fsync(file.fileno())
         if not records:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         return msgspec.json.decode(line, type=self._record)
 
     def records(self) -> list[T]:
@@ -115,12 +116,3 @@ def _digest(fields: Mapping[str, object]) -> str:
     """The hash of a record's fields; `previous_hash` is among them and goes first."""
     canonical = msgspec.json.encode(fields, order="sorted")
     return hashlib.sha256(str(fields["previous_hash"]).encode() + canonical).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """A file's name is in its folder: without this, a loss of power may take the first record with the whole file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from market.folders import sync_folder
 from trading_worker.errors import JournalError, JournalLocked, JournalWriteFailed
 from trading_worker.events import Event, digest, encode
 from trading_worker.segments import (
@@ -48,14 +49,6 @@ class Torn:
     kept: Path
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _put_aside(path: Path, data: bytes, offset: int) -> Torn:
     """Keep the bytes from `offset` on in a `.torn` file, then cut them off; an empty file is removed."""
     number = 0
@@ -71,7 +64,7 @@ def _put_aside(path: Path, data: bytes, offset: int) -> Torn:
         with path.open("r+b") as file:
             file.truncate(offset)
             os.fsync(file.fileno())
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return Torn(path, offset, len(data) - offset, kept)
 
 
@@ -163,7 +156,7 @@ class Journal:
             header = pack_header(Head(self.worker, self.epoch, self._index, self.sequence, self.identity))
             _write_all(self._file, header)
             os.fsync(self._file)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             raise self._fail(path, error) from error
         self._path = path
