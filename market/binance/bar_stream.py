@@ -24,8 +24,7 @@ from market.bars import Bars
 from market.binance.bar_feed import BarFeed
 from market.binance.bar_sink import Key, Question, Silence
 from market.binance.connection import QUIET_S, RENEW_S, Backoff, StreamConnection
-from market.binance.errors import SubscriptionRefused
-from market.binance.streams import MAX_STREAMS, ControlAnswer, kline_stream, stream_urls
+from market.binance.streams import MAX_STREAMS, ControlAnswer, SubscriptionRefused, kline_stream, stream_urls
 from market.errors import MarketError
 
 TICK_S = 1.0

@@ -83,26 +83,6 @@ class StreamMessageInvalid(BinanceError):
         self.reason = reason
 
 
-class SubscriptionRefused(BinanceError):
-    """The venue refused a control message of a stream connection. Report it: the same again is refused again, and
-    until another connection is made the streams may be silent, while REST has their bars.
-
-    `code` is the venue's (0 unknown property, 1 wrong type of a value, 2 invalid request, 3 invalid JSON), `message`
-    what it says; `method` and `names` what was asked for, empty when the answer does not tell which request it is of.
-    """
-
-    action = Action.FIX
-
-    def __init__(self, code: int, message: str, method: str = "", names: tuple[str, ...] = ()) -> None:
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        what = f"{method} of {shown}" if names else "a control message"
-        super().__init__(f"the venue refused {what}: {message} (code {code})")
-        self.code = code
-        self.message = message
-        self.method = method
-        self.names = names
-
-
 class CircuitOpen(BinanceError):
     """The breaker holds back this kind of request, and nothing was sent: back off for `retry_after_s`."""
 

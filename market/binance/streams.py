@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -134,6 +135,24 @@ class ControlAnswer(msgspec.Struct, frozen=True):
     result: Any = None
     code: int | None = None
     msg: str = ""
+
+
+@dataclass(frozen=True)
+class SubscriptionRefused:
+    """The venue refused a control message of a stream connection: the same again is refused again, and until another
+    connection is made the streams may be silent, while REST has their bars."""
+
+    code: int
+    """The venue's: 0 unknown property, 1 wrong type of a value, 2 invalid request, 3 invalid JSON."""
+    message: str
+    method: str
+    names: tuple[str, ...]
+    """What was asked for; both are empty when the answer does not tell which request it is of."""
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.names[:3]) + (f" and {len(self.names) - 3} more" if len(self.names) > 3 else "")
+        what = f"{self.method} of {shown}" if self.names else "a control message"
+        return f"the venue refused {what}: {self.message} (code {self.code})"
 
 
 class _Mark(msgspec.Struct, tag_field="e", tag="markPriceUpdate"):
