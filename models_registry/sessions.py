@@ -6,6 +6,7 @@ independently when they use one thread; with more, XGBoost's trees were seen to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,16 @@ class TfliteSession:
         self.row_shape: tuple[int, ...] = tuple(int(size) for size in source["shape"][1:])
         outputs = sorted(interpreter.get_output_details(), key=lambda output: len(output["shape"]))
         self._outputs: list[int] = [output["index"] for output in outputs]
-        self._output_shapes = [tuple(int(size) for size in output["shape"][1:]) for output in outputs]
+        self.output_shapes = [tuple(int(size) for size in output["shape"][1:]) for output in outputs]
         self._output_scales = [_scale_of(output) for output in outputs]
 
-    def run(self, rows: Float32) -> list[Float32]:
-        """The outputs for `rows [n, ...]`, newly allocated."""
+    def run(self, rows: Float32, out: Sequence[Float32 | None] | None = None) -> list[Float32]:
+        """The outputs for `rows [n, ...]`: in the arrays of `out`, `[n, ...]`, or in a new one where None is given."""
         taken: NDArray[Any] = rows if self._input_scale is None else self._input_scale.whole(rows)
-        results = [np.empty((len(rows), *shape), dtype=np.float32) for shape in self._output_shapes]
+        results = [
+            np.empty((len(rows), *shape), dtype=np.float32) if given is None else given
+            for given, shape in zip(out or [None] * len(self.output_shapes), self.output_shapes, strict=True)
+        ]
         start = 0
         for tile in plan_tiles(len(rows)):
             interpreter = self._interpreters[tile]

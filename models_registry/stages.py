@@ -47,6 +47,10 @@ class Embedder:
         if component.served is not None:
             self.parameters = parameters(folder, AUTOENCODER, component, AutoencoderParameters)
             self._session = session(folder, component.served, TfliteSession)
+            if self._session.output_shapes != [(LATENTS,), self._session.row_shape]:
+                raise BundleRejected(folder, f"{component.served} does not give {LATENTS} latents and its window again")
+            # The windows as the network takes them, and what it makes of them: both are gone after the call.
+            self._buffers = np.empty((2, 256, *self._session.row_shape), dtype=np.float32)
 
     def run(self, windows: Float32) -> tuple[Float32, Float32]:
         """Latents `[k, 16]` and reconstruction error `[k]` of windows `[k, W, 5]`."""
@@ -56,9 +60,12 @@ class Embedder:
             raise InputRejected(
                 f"windows are {windows.shape[1:]}, the bundle's autoencoder takes {self._session.row_shape}"
             )
-        normalised = normalise(windows, self.parameters)
-        latents, reconstruction = self._session.run(normalised)
-        return latents, reconstruction_error(normalised, reconstruction)
+        count = len(windows)
+        if count > self._buffers.shape[1]:
+            self._buffers = np.empty((2, 2 * count, *self._session.row_shape), dtype=np.float32)
+        normalised = normalise(windows, self.parameters, self._buffers[0, :count])
+        latents, reconstruction = self._session.run(normalised, (None, self._buffers[1, :count]))
+        return latents, reconstruction_error(normalised, reconstruction, out=reconstruction)
 
     def unlike(self, error: Float32) -> NDArray[np.bool_]:
         """Which errors `[k]` lie beyond the limit; never any without the network."""
@@ -69,7 +76,7 @@ class Embedder:
 
 def embed(embedder: Embedder, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Latents `[m, 16]` and reconstruction errors `[m]` of many windows."""
-    parts = [embedder.run(windows[start : start + 8192]) for start in range(0, len(windows), 8192)]
+    parts = [embedder.run(windows[start : start + 1024]) for start in range(0, len(windows), 1024)]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 

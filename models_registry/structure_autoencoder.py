@@ -82,19 +82,26 @@ class AutoencoderParameters(msgspec.Struct, frozen=True, kw_only=True):
     examples: list[Example] = []
 
 
-def normalise(windows: Float32, parameters: AutoencoderParameters) -> Float32:
-    """Windows `[k, W, channels]` as the network takes them: standardised per channel, clipped, NaN as the mean."""
+def normalise(windows: Float32, parameters: AutoencoderParameters, out: Float32 | None = None) -> Float32:
+    """Windows `[k, W, channels]` as the network takes them: standardised per channel, clipped, NaN as the mean.
+
+    `out` is written to and returned when given.
+    """
     mean = np.asarray(parameters.mean, dtype=np.float32)
-    scale = np.float32(1.0) / np.asarray(parameters.std, dtype=np.float32)
-    scaled = (windows - mean) * scale
+    scaled = np.subtract(windows, mean, out=out)
+    scaled *= np.float32(1.0) / np.asarray(parameters.std, dtype=np.float32)
     np.nan_to_num(scaled, copy=False, nan=0.0, posinf=parameters.clip, neginf=-parameters.clip)
     return np.clip(scaled, -parameters.clip, parameters.clip, out=scaled)
 
 
-def reconstruction_error(normalised: Float32, reconstruction: Float32) -> Float32:
-    """Mean squared error `[k]` of each window, in variances of its channels."""
-    difference = (normalised - reconstruction).reshape(len(normalised), math.prod(normalised.shape[1:]))
-    return np.asarray(np.square(difference).mean(axis=1), dtype=np.float32)
+def reconstruction_error(normalised: Float32, reconstruction: Float32, out: Float32 | None = None) -> Float32:
+    """Mean squared error `[k]` of each window, in variances of its channels.
+
+    The squares of the differences are left in `out` when it is given; it may be `reconstruction` itself.
+    """
+    difference = np.subtract(normalised, reconstruction, out=out)
+    squares = np.square(difference, out=difference).reshape(len(normalised), math.prod(normalised.shape[1:]))
+    return np.asarray(squares.mean(axis=1), dtype=np.float32)
 
 
 STATISTICS = (
