@@ -18,9 +18,9 @@ from market.simulator.venue.brackets import maintenance_margin
 from market.simulator.venue.events import account_update, margin_call, order_update
 from market.simulator.venue.execution import cancel, fill
 from market.simulator.venue.margin import cross_cover, maintenance_of
-from market.simulator.venue.orders import LIQUIDATED, Order
 from market.simulator.venue.positions import Position
 from market.simulator.venue.rules import rounded
+from market.simulator.venue.venue_orders import closing_order
 
 if TYPE_CHECKING:
     from market.simulator.venue.engine import Venue
@@ -112,25 +112,9 @@ def _below(cap: Decimal, mark: Decimal, step: Decimal) -> Decimal:
 
 def _close(venue: Venue, account: Account, position: Position, quantity: Decimal) -> Decimal:
     """Close so much of a position by a liquidation order at the last price; returns the notional."""
-    price, now = venue.state.quotes[position.symbol].last, venue.now_ms
-    venue.state.last_order += 1
-    order = Order(
-        id=venue.state.last_order,
-        client_id=f"autoclose-{now}{venue.state.last_order:06d}",
-        symbol=position.symbol,
-        side="SELL" if position.quantity > 0 else "BUY",
-        position_side=position.side,
-        type="LIQUIDATION",
-        time_in_force="IOC",
-        price=price,
-        quantity=quantity,
-        reduce_only=position.side == "BOTH",
-        created_ms=now,
-        updated_ms=now,
-        expiry_reason=LIQUIDATED,
-    )
-    account.open_orders[order.id] = order
-    venue.emit(order_update(account, order, "NEW", now))
+    price = venue.state.quotes[position.symbol].last
+    order = closing_order(venue, account, position, quantity, price, "LIQUIDATION")
+    venue.emit(order_update(account, order, "NEW", venue.now_ms))
     fill(venue, account, order, quantity, price, maker=False, forced=True)
     venue.tell_forced(order)
     return quantity * price

@@ -6,12 +6,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from market.simulator.venue import liquidation
-from market.simulator.venue.accounts import Account
 from market.simulator.venue.endings import end_algo
 from market.simulator.venue.execution import expire, fill
 from market.simulator.venue.margin import Quote
-from market.simulator.venue.orders import DELISTED, Order
-from market.simulator.venue.positions import Position
+from market.simulator.venue.orders import DELISTED
+from market.simulator.venue.venue_orders import closing_order
 
 if TYPE_CHECKING:
     from market.simulator.venue.engine import Venue
@@ -36,26 +35,7 @@ def settle_delisted(venue: Venue, symbol: str, price: Decimal) -> None:
     for account in venue.state.accounts.values():
         for position in account.held_positions():
             if position.symbol == symbol:
-                _close(venue, account, position, price)
+                quantity = abs(position.quantity)
+                order = closing_order(venue, account, position, quantity, price, "MARKET")
+                fill(venue, account, order, quantity, price, maker=False)
     venue.check()
-
-
-def _close(venue: Venue, account: Account, position: Position, price: Decimal) -> None:
-    now, quantity = venue.now_ms, abs(position.quantity)
-    venue.state.last_order += 1
-    order = Order(
-        id=venue.state.last_order,
-        client_id=f"settlement_autoclose-{venue.state.last_order:015d}",
-        symbol=position.symbol,
-        side="SELL" if position.quantity > 0 else "BUY",
-        position_side=position.side,
-        type="MARKET",
-        time_in_force="GTC",
-        price=price,
-        quantity=quantity,
-        reduce_only=position.side == "BOTH",
-        created_ms=now,
-        updated_ms=now,
-    )
-    account.open_orders[order.id] = order
-    fill(venue, account, order, quantity, price, maker=False)
