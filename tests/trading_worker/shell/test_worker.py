@@ -4,111 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 
-from features import DECISION_SPEC, DecisionSpec
 from market.bars import Bars
 from market.binance import bar_stream
 from market.binance.breaker import BreakerSettings
 from market.binance.errors import Unreachable
 from market.binance.rest import MarketDataClient
 from market.simulator.faults import KINDS, BarName, Corruption, FaultRequest, spoil
-from market.simulator.server import Simulator
 from market.sources import open_source
 from tests.trading_worker.shell.conftest import (
     MINUTE_MS,
     SOURCE,
     START_MS,
-    FakeRegistry,
-    RegistryServer,
     cached_bundle,
-    champion,
     simulated,
     until,
     worker_environment,
     working,
-    write_bundle,
 )
-from trading_worker import journal
+from tests.trading_worker.shell.runs import END_MS, MINUTES, decisions, exchange_and_worker, history, journaled
 from trading_worker.events import (
-    INPUT,
-    OPERATIONAL,
-    AnyEvent,
     BarRejected,
     BarsAbsent,
-    BundleRefused,
-    BundleSwapped,
-    DecidedLate,
     PositionClosed,
-    Signal,
     WaveClosed,
-    canonical,
     digest,
     kind,
 )
-from trading_worker.replay import plain_predictor, replay
 from trading_worker.settings import load
 from trading_worker.shell import conductor, start, worker
-from trading_worker.shell.bundles import Loaded
-from trading_worker.shell.metrics import Board
 from trading_worker.shell.publish import Publisher
 from trading_worker.shell.snapshot_store import SnapshotStore
-from trading_worker.shell.worker import Worker, run_worker
-
-MINUTES = 180
-END_MS = START_MS + MINUTES * MINUTE_MS
-
-
-@asynccontextmanager
-async def exchange_and_worker(folder: Path, consumers: int = 1) -> AsyncIterator[tuple[Simulator, Board]]:
-    """A ready worker with a cached bundle on an exchange that moves when it is stepped."""
-    cached_bundle(folder / "state")
-    async with AsyncExitStack() as stack:
-        simulator = await stack.enter_async_context(simulated(consumers=consumers, stepped=True))
-        board = await stack.enter_async_context(working(load(worker_environment(folder, simulator.url))))
-        await until(lambda: board.ready)
-        yield simulator, board
-
-
-def journaled(folder: Path) -> list[AnyEvent]:
-    """What a worker has written down."""
-    return [entry.event for entry in journal.read(folder / "state" / "journal")]
-
-
-def history(folder: Path, minutes: int = MINUTES) -> list[AnyEvent]:
-    """The same market as a backtest."""
-    source = open_source(SOURCE)
-    end_ms = START_MS + minutes * MINUTE_MS
-    since_ms = START_MS - 30 * 1440 * MINUTE_MS
-    bars = {symbol: source.klines(symbol, since_ms, end_ms) for symbol in source.symbols()}
-    funding = {symbol: source.funding(symbol, since_ms, end_ms) for symbol in source.symbols()}
-    settings = load(worker_environment(folder, "http://none")).engine()
-    predictor = plain_predictor()
-    object.__setattr__(predictor, "manifest", _named(predictor.manifest, "plain-1"))
-    return replay(bars, funding, predictor, settings, start_ms=START_MS).events
-
-
-def _named(manifest: object, name: str) -> object:
-    import msgspec
-
-    return msgspec.structs.replace(manifest, bundle_version=name)  # type: ignore[type-var]
-
-
-def decisions(events: list[AnyEvent]) -> list[bytes]:
-    """What was decided and how it ended, without who was absent and what was refused."""
-    return [canonical(event) for event in events if not isinstance(event, (WaveClosed, *INPUT, *OPERATIONAL))]
-
-
-def feature_state(folder: Path) -> dict[str, bytes]:
-    """The features' state, byte by byte, as the worker stored it last."""
-    kept = next(SnapshotStore(folder / "state" / "snapshots").newest_first(pytest.fail))
-    return {name: array.tobytes() for name, array in kept.state.arrays.items() if name.startswith("state.")}
+from trading_worker.shell.worker import run_worker
 
 
 async def test_live_decides_what_history_decides_to_the_bit(tmp_path: Path) -> None:
@@ -258,158 +191,6 @@ async def test_a_venue_that_does_not_tell_its_time_holds_up_nothing(
         monkeypatch.setattr(MarketDataClient, "server_time", no_time)
         await simulator.step(10)
     assert (board.waves, board.waves_missed) == (2, 0)
-
-
-def free(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on the exchange waits for nobody, as a real one does."""
-
-    async def no_wait(sequence: int) -> None:
-        return
-
-    simulator.consumers = 0
-    monkeypatch.setattr(simulator.hub, "barrier", no_wait)
-
-
-@asynccontextmanager
-async def about_to_swap(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Simulator, Board, FakeRegistry]]:
-    """A worker four minutes into a market that goes at its own pace from then on, whoever listens."""
-    registry = FakeRegistry()
-    champion(folder, registry, "1")
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(folder, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings) as board:
-            await until(lambda: board.ready)
-            await simulator.step(4)
-            free(simulator, monkeypatch)
-            simulator.clock.set_speed(40.0)
-            yield simulator, board, registry
-
-
-async def test_a_swap_while_the_market_waits_for_nobody_misses_no_wave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with about_to_swap(tmp_path, monkeypatch) as (simulator, board, registry):
-        simulator.clock.pause_at(None)
-        champion(tmp_path, registry, "2")
-        await until(lambda: board.swaps_total == 1 and board.waves >= 1)
-        # What the clock does after that is not the question.
-        missed = board.waves_missed, board.waves_down
-        simulator.clock.set_speed(None)
-        simulator.clock.pause_at(simulator.clock.minute)
-    assert missed == (0, 0)
-    late = [event for event in journaled(tmp_path) if isinstance(event, DecidedLate)]
-    assert not [event for event in late if event.time_ms < START_MS + 5 * MINUTE_MS]
-
-
-async def test_waves_that_a_swap_holds_up_for_a_minute_are_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with about_to_swap(tmp_path, monkeypatch) as (simulator, board, registry):
-        swap = Worker._swap
-
-        async def blocked(self: Worker, loaded: Loaded) -> None:
-            async with self._lock:
-                await simulator.step(2)
-            await swap(self, loaded)
-
-        monkeypatch.setattr(Worker, "_swap", blocked)
-        simulator.clock.set_speed(None)
-        champion(tmp_path, registry, "2")
-        await until(lambda: board.swaps_total == 1 and board.waves == 1)
-        await until(lambda: board.wave_ms == START_MS + 6 * MINUTE_MS - 1)
-    assert (board.waves, board.waves_missed, board.waves_down) == (1, 1, 0)
-    [late] = [event for event in journaled(tmp_path) if isinstance(event, DecidedLate)]
-    assert late.time_ms == START_MS + 5 * MINUTE_MS - 1
-    assert late.venue_ms - late.time_ms > MINUTE_MS
-
-
-async def test_the_alias_moves_and_the_running_worker_swaps_without_missing_a_wave(tmp_path: Path) -> None:
-    registry = FakeRegistry()
-    champion(tmp_path, registry, "1")
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings) as board:
-            await until(lambda: board.ready)
-            await simulator.step(60)
-            bad = write_bundle(tmp_path / "bad", "bad")
-            (bad / "golden.npz").write_bytes(b"no")
-            registry.folders["2"], registry.alias = bad, "2"
-            await until(lambda: board.refusals_total == 1)
-            assert (board.ready, board.bundle) == (True, "1")
-            champion(tmp_path, registry, "3")
-            await until(lambda: board.swaps_total == 1)
-            await simulator.step(120)
-    events = journaled(tmp_path)
-    [swap] = [event for event in events if isinstance(event, BundleSwapped)]
-    [refused] = [event for event in events if isinstance(event, BundleRefused)]
-    assert (swap.old, swap.new, swap.warmed) == ("plain-1", "plain-3", False)
-    assert refused.bundle == "2"
-    assert "sha256" in refused.reason
-    assert "sha256" in board.refused[0].reason
-    bundles = {event.bundle for event in events if isinstance(event, Signal)}
-    assert bundles == {"plain-1", "plain-3"}
-    assert (board.waves, board.waves_missed, board.bundle) == (36, 0, "3")
-    assert [(shown.previous, shown.version) for shown in board.swaps] == [("1", "3")]
-
-
-async def test_a_bundle_with_another_decision_spec_warms_its_own_state_and_then_decides_like_one_from_the_start(
-    tmp_path: Path,
-) -> None:
-    other = DecisionSpec(stale_after=4)
-    specs = {spec.id: spec for spec in (DECISION_SPEC, other)}
-    registry = FakeRegistry()
-    champion(tmp_path, registry, "1")
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings, specs=specs) as board:
-            await until(lambda: board.ready)
-            await simulator.step(33)
-            champion(tmp_path, registry, "2", spec=other)
-            # Waves go on while the second state is warmed.
-            playing = asyncio.create_task(simulator.step(57))
-            await until(lambda: board.swaps_total == 1)
-            await playing
-            assert (board.decision_spec, board.waves, board.waves_missed) == (other.id, 18, 0)
-    [swap] = [event for event in journaled(tmp_path) if isinstance(event, BundleSwapped)]
-    assert swap.warmed
-    fresh = tmp_path / "fresh"
-    registry_of_one = FakeRegistry()
-    champion(fresh, registry_of_one, "2", spec=other)
-    async with RegistryServer(registry_of_one) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(fresh, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings, specs=specs) as board:
-            await until(lambda: board.ready)
-            await simulator.step(90)
-
-    swapped_state, fresh_state = feature_state(tmp_path), feature_state(fresh)
-    assert swapped_state == fresh_state
-
-
-async def test_without_any_bundle_it_waits_and_says_so_until_there_is_one(tmp_path: Path) -> None:
-    registry = FakeRegistry()
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings) as board:
-            await until(lambda: "names no champion" in board.waiting.get("bundle", ""))
-            assert not board.ready
-            champion(tmp_path, registry, "1")
-            await until(lambda: board.ready)
-            assert (board.bundle, board.bundle_from) == ("1", "registry")
-
-
-async def test_a_champion_that_is_refused_at_the_start_leaves_the_last_good_one(tmp_path: Path) -> None:
-    cached_bundle(tmp_path / "state")
-    registry = FakeRegistry()
-    champion(tmp_path, registry, "2")
-    (registry.folders["2"] / "golden.npz").write_bytes(b"no")
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings) as board:
-            await until(lambda: board.ready)
-            assert (board.bundle, board.bundle_from) == ("1", "cache")
-            assert [refusal.version for refusal in board.refused] == ["2"]
 
 
 async def test_a_restart_goes_on_from_its_snapshot_with_its_counts(tmp_path: Path) -> None:
