@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from models_registry.walk_forward import WalkForward
     from orchestration.ingest import MarketView
 
-HOUR_MS = 3_600_000
-
 
 class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The lake."""
@@ -216,81 +214,9 @@ class TrainingSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def config(self, last_decided_at: int, parent: str | None = None) -> TrainingConfig:
         """The configuration of one training whose newest decision was at `last_decided_at` (ms)."""
-        from dataclasses import asdict
+        from orchestration.training_configs import training_config
 
-        from models_registry.dqn_learner import LearnerConfig
-        from models_registry.dynamic_selection import DynamicConfig
-        from models_registry.feature_network_fitting import NetworkConfig
-        from models_registry.liquidity_predictor import LiquidityConfig
-        from models_registry.regime_predictor import RegimeConfig
-        from models_registry.strategy_dqn import DqnConfig
-        from models_registry.structure_autoencoder import AutoencoderConfig
-        from models_registry.terms import hunting_terms
-        from models_registry.training_config import TrainingConfig
-        from models_registry.win_classifier import WinConfig
-        from orchestration.code_version import code_version
-
-        few = self.fewest_rows
-        network = NetworkConfig(
-            epochs=-(-3 * self.epochs // 2),
-            continued_epochs=-(-2 * self.epochs // 5),
-            fewest_fit=few // 2,
-            fewest_validation=few // 10,
-            quantise=self.quantise,
-        )
-        liquidity = LiquidityConfig(
-            epochs=-(-3 * self.epochs // 5),
-            continued_epochs=-(-self.epochs // 5),
-            most_rows=self.max_windows,
-            fewest_rows=few,
-            quantise=self.quantise,
-        )
-        strategy = DqnConfig(
-            learner=LearnerConfig(passes=-(-self.epochs // 2)),
-            fewest_opportunities=few,
-            threshold=self.min_confidence,
-            quantise=self.quantise,
-        )
-        regime = RegimeConfig(
-            lookback=self.regime_prediction_lookback,
-            threshold=self.regime_prediction_threshold,
-            fewest_fit=few,
-            fewest_validation=few // 5,
-        )
-        dynamic = DynamicConfig(
-            min_sharpe=self.dynamic_feature_min_sharpe, max_count=self.dynamic_feature_max_count, seed=self.seed
-        )
-        return TrainingConfig(
-            seed=self.seed,
-            holdout_start_ms=last_decided_at - round(self.holdout_hours * HOUR_MS),
-            validation_fraction=self.validation_fraction,
-            embargo_ms=self.plan().horizon_minutes * 60_000,
-            autoencoder=AutoencoderConfig(
-                epochs=self.epochs,
-                continued_epochs=-(-3 * self.epochs // 10),
-                most_windows=self.max_windows,
-                fewest_windows=few,
-                quantise=self.quantise,
-            ),
-            win=WinConfig(
-                rounds=self.rounds,
-                continued_rounds=-(-self.rounds // 4),
-                threshold=self.min_confidence,
-                fewest_fit=few,
-                fewest_validation=few // 5,
-                fewest_holdout=few // 5,
-            ),
-            feature_network=network if self.feature_network else None,
-            liquidity=liquidity if self.liquidity_predictor else None,
-            dqn=strategy if self.strategy_dqn else None,
-            regime=regime if self.market_regime_prediction else None,
-            dynamic=dynamic if self.dynamic_features else None,
-            hunting=hunting_terms(self.hunting()),
-            plan=asdict(self.plan()),
-            costs=asdict(self.costs()),
-            parent=parent,
-            code_version=code_version(),
-        )
+        return training_config(self, last_decided_at, parent)
 
 
 def parse_time(time: str) -> int | None:
