@@ -14,12 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from features.history import DecisionHistory, decision_history
-from market.bars import DAY_MS
+from features.history import DecisionHistory
 from market.lake import Lake
-from market.sources.synthetic import Edge, SyntheticMarket
 from models_registry.component_folder import COMPONENT_FILE
 from models_registry.manifest import AUTOENCODER, Component, Metric, encode
 from models_registry.training import train_win_classifier
@@ -27,54 +24,22 @@ from models_registry.training_set import TrainingSet
 from orchestration.label_store import History, store_history_labels
 from orchestration.resources import TrainingSettings
 from orchestration.training_data import join
+from tests.control_markets import SEED, leak_in_a_column, leak_in_the_join, market_history
 
-SEED, SYMBOLS, DAYS = 7, 10, 30
+DAYS = 30
 SETTINGS = TrainingSettings(seed=SEED, holdout_hours=144, rounds=150, max_windows=100)
-LEAKED = "5m.return_1"
-"""Neither candidates nor their quality read it, so a leak into it leaves the labels as they are."""
-
-
-def market_history(edge: Edge) -> History:
-    market = SyntheticMarket(SEED, SYMBOLS, edge)
-    stretch = market.start_ms, market.start_ms + DAYS * DAY_MS
-    bars = {symbol: market.klines(symbol, *stretch) for symbol in market.symbols()}
-    funding = {symbol: market.funding(symbol, *stretch) for symbol in market.symbols()}
-    return History(DAYS, bars, funding, decision_history(bars, funding))
-
-
-def next_bar(rows: DecisionHistory, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row's `values` as they will be one bar later, NaN where there is none."""
-    later = np.full_like(values, np.nan)
-    order = np.lexsort((rows.time, rows.symbol))
-    now, then = order[:-1], order[1:]
-    follows = (rows.symbol[then] == rows.symbol[now]) & (rows.time[then] - rows.time[now] == rows.spec.steps[0])
-    later[now[follows]] = values[then[follows]]
-    return later
-
-
-def leak_in_a_column(rows: DecisionHistory) -> DecisionHistory:
-    """Decision rows in which one feature is that of the next bar."""
-    decision = rows.decision.copy()
-    column = rows.spec.index(LEAKED)
-    decision[:, column] = next_bar(rows, decision[:, column])
-    return replace(rows, decision=decision)
-
-
-def leak_in_the_join(rows: DecisionHistory) -> DecisionHistory:
-    """What a join that is one bar late would find: the whole decision row of the next bar."""
-    return replace(rows, decision=next_bar(rows, rows.decision))
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
-    lake, history = Lake(str(tmp_path_factory.mktemp("planted"))), market_history("planted")
+    lake, history = Lake(str(tmp_path_factory.mktemp("planted"))), market_history("planted", DAYS)
     store_history_labels(lake, history, SETTINGS)
     return join(lake, history.rows, SETTINGS.max_windows).rows
 
 
 @pytest.fixture(scope="module")
 def without_edge() -> History:
-    return market_history("none")
+    return market_history("none", DAYS)
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,11 @@ without an edge; that it would show is itself tested. The latents are the plain 
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from features.barriers import CostModel, TradePlan
 from features.episodes import episodes
-from features.history import DecisionHistory, decision_history
-from market.bars import DAY_MS, Bars
-from market.funding import Fundings
-from market.sources.synthetic import Edge, SyntheticMarket
+from features.history import DecisionHistory
 from models_registry.dqn_experience import Experience
 from models_registry.manifest import Metric
 from models_registry.policy_value import greedy
@@ -23,27 +19,22 @@ from models_registry.strategy_dqn import HEADLINE, DqnConfig, fit, judge
 from models_registry.structure_autoencoder import statistical_features
 from models_registry.training_config import no_progress
 from models_registry.training_set import split_in_time
+from orchestration.label_store import History
+from tests.control_markets import leak_in_the_join, market_history
 
 pytestmark = pytest.mark.deep
 
-SEED, SYMBOLS, DAYS = 7, 10, 30
+DAYS = 30
 HOUR = 3_600_000
-Market = tuple[dict[str, Bars], dict[str, Fundings], DecisionHistory]
 
 
-def market_of(edge: Edge) -> Market:
-    market = SyntheticMarket(SEED, SYMBOLS, edge)
-    stretch = market.start_ms, market.start_ms + DAYS * DAY_MS
-    bars = {symbol: market.klines(symbol, *stretch) for symbol in market.symbols()}
-    funding = {symbol: market.funding(symbol, *stretch) for symbol in market.symbols()}
-    return bars, funding, decision_history(bars, funding)
-
-
-def experience_of(market: Market, decision: np.ndarray | None = None) -> Experience:
-    bars, funding, history = market
-    found = episodes(history, bars, funding, TradePlan(), CostModel())
-    rows = history.decision if decision is None else decision
-    return Experience.of(found, rows, lambda at: statistical_features(history.windows(at)), history.spec.names)
+def experience_of(market: History, rows: DecisionHistory | None = None) -> Experience:
+    """What the strategy learns from; it sees the decision rows as `rows` has them."""
+    found = episodes(market.rows, market.bars, market.funding, TradePlan(), CostModel())
+    seen = market.rows if rows is None else rows
+    return Experience.of(
+        found, seen.decision, lambda at: statistical_features(seen.windows(at)), market.rows.spec.names
+    )
 
 
 def judged(given: Experience) -> Metric:
@@ -64,24 +55,17 @@ def judged(given: Experience) -> Metric:
 
 
 @pytest.fixture(scope="module")
-def without_edge() -> Market:
-    return market_of("none")
+def without_edge() -> History:
+    return market_history("none", DAYS)
 
 
 def test_a_planted_edge_is_found() -> None:
-    assert judged(experience_of(market_of("planted"))).skill
+    assert judged(experience_of(market_history("planted", DAYS))).skill
 
 
-def test_without_an_edge_there_is_no_skill(without_edge: Market) -> None:
+def test_without_an_edge_there_is_no_skill(without_edge: History) -> None:
     assert not judged(experience_of(without_edge)).skill
 
 
-def test_one_bar_of_look_ahead_would_show_as_skill(without_edge: Market) -> None:
-    """Decision rows as a join that is one bar late would find them."""
-    history = without_edge[2]
-    later = np.full_like(history.decision, np.nan)
-    order = np.lexsort((history.time, history.symbol))
-    now, then = order[:-1], order[1:]
-    follows = history.symbol[then] == history.symbol[now]
-    later[now[follows]] = history.decision[then[follows]]
-    assert judged(experience_of(without_edge, later)).skill
+def test_one_bar_of_look_ahead_would_show_as_skill(without_edge: History) -> None:
+    assert judged(experience_of(without_edge, leak_in_the_join(without_edge.rows))).skill

@@ -21,11 +21,8 @@ import numpy as np
 import pytest
 
 from features.episodes import Episodes
-from features.history import DecisionHistory, decision_history
-from market.bars import DAY_MS, Bars
-from market.funding import Fundings
+from features.history import DecisionHistory
 from market.lake import Lake
-from market.sources.synthetic import Edge, SyntheticMarket
 from models_registry.manifest import AUTOENCODER, DQN, FEATURE_NETWORK, LIQUIDITY, WIN
 from models_registry.opportunities import Opportunities
 from models_registry.pooling import PooledMetric
@@ -34,15 +31,14 @@ from models_registry.walk_forward import Evaluating, WalkForward, walk
 from orchestration.label_store import History, store_history_labels
 from orchestration.resources import TrainingSettings
 from orchestration.training_data import join
+from tests.control_markets import SEED, leak_in_a_column, market_history
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(3600)]
 
-SEED, SYMBOLS, DAYS = 7, 10, 60
+DAYS = 60
 """In half of the time the strategy finds too few opportunities to tell the edge from their noise."""
 SETTINGS = TrainingSettings(seed=SEED, rounds=150, max_windows=3000, quantise=False)
 PLAN = WalkForward()
-LEAKED = "5m.return_1"
-"""Neither candidates nor their quality read it, so a leak into it leaves the labels as they are."""
 
 KNOWS = {
     AUTOENCODER: "outcome_log_loss",
@@ -61,14 +57,6 @@ class Learnt:
 
     rows: TrainingSet
     opportunities: Opportunities
-
-
-def market_history(edge: Edge) -> History:
-    market = SyntheticMarket(SEED, SYMBOLS, edge)
-    stretch = market.start_ms, market.start_ms + DAYS * DAY_MS
-    bars: dict[str, Bars] = {symbol: market.klines(symbol, *stretch) for symbol in market.symbols()}
-    funding: dict[str, Fundings] = {symbol: market.funding(symbol, *stretch) for symbol in market.symbols()}
-    return History(DAYS, bars, funding, decision_history(bars, funding))
 
 
 def learnt(history: History, folder: Path, seen: Callable[[DecisionHistory], DecisionHistory] | None = None) -> Learnt:
@@ -98,17 +86,6 @@ def _rows_of(found: Opportunities, history: History, at: dict[tuple[int, int], i
     for row, time, symbol in zip(own.step_row, times.tolist(), own.symbol[opportunity].tolist(), strict=True):
         place[row] = at[time, symbol]
     return place
-
-
-def one_bar_ahead(rows: DecisionHistory) -> DecisionHistory:
-    """Decision rows in which one feature is that of the next bar."""
-    leaked, column = rows.decision.copy(), rows.spec.index(LEAKED)
-    leaked[:, column] = np.nan
-    order = np.lexsort((rows.time, rows.symbol))
-    now, then = order[:-1], order[1:]
-    follows = (rows.symbol[then] == rows.symbol[now]) & (rows.time[then] - rows.time[now] == rows.spec.steps[0])
-    leaked[now[follows], column] = rows.decision[then[follows], column]
-    return replace(rows, decision=leaked)
 
 
 def shuffled(given: Learnt) -> Learnt:
@@ -161,12 +138,12 @@ def _told(found: dict[str, dict[str, PooledMetric]]) -> dict[str, PooledMetric]:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
-    return learnt(market_history("planted"), tmp_path_factory.mktemp("planted"))
+    return learnt(market_history("planted", DAYS), tmp_path_factory.mktemp("planted"))
 
 
 @pytest.fixture(scope="module")
 def without_edge() -> History:
-    return market_history("none")
+    return market_history("none", DAYS)
 
 
 def skilled(found: dict[str, PooledMetric]) -> set[str]:
@@ -192,6 +169,6 @@ def test_without_an_edge_no_model_knows_outcomes(without_edge: History, tmp_path
 
 
 def test_one_bar_of_look_ahead_shouts(without_edge: History, tmp_path: Path) -> None:
-    found = walked(learnt(without_edge, tmp_path / "lake", one_bar_ahead), tmp_path)
+    found = walked(learnt(without_edge, tmp_path / "lake", leak_in_a_column), tmp_path)
     assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found.from_scratch)
     assert {FEATURE_NETWORK, WIN, DQN} <= skilled(found.prequential)
