@@ -40,6 +40,12 @@ class Comparison(msgspec.Struct, frozen=True):
     fitness: Fitness | None = None
     """The challenger's."""
 
+    @property
+    def records(self) -> dict[str, EvaluationRecord]:
+        """Those of the two that were judged, by their role."""
+        both = {"champion": self.champion, "challenger": self.challenger}
+        return {role: record for role, record in both.items() if record is not None}
+
 
 @dataclass(frozen=True)
 class Bench:

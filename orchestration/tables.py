@@ -1,13 +1,18 @@
-"""What a component shows in the Dagster UI, as Markdown."""
+"""What components, bundles and their judgement show in the Dagster UI: Markdown and numbers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import dagster as dg
+
 from market.errors import utc
 
 if TYPE_CHECKING:
+    from models_registry.evaluation import EvaluationRecord
     from models_registry.manifest import Component, Manifest, TrainingRecord
+    from models_registry.trade_record import TradeRecord
+    from orchestration.judging import Comparison
 
 
 def metric_table(component: Component) -> str:
@@ -95,4 +100,47 @@ def seen(record: TrainingRecord) -> dict[str, str | int]:
         "held_out_from": utc(record.holdout_start_ms),
         "rows": record.rows,
         "data_hash": record.data_hash,
+    }
+
+
+def judged(found: Comparison, trials: int) -> dict[str, dg.RawMetadataValue]:
+    """How challenger and champion fared on their window, and what it is worth as the newest of so many trials."""
+    records = found.records
+    claims = sum(score.improvement is not None for record in records.values() for score in record.metrics().values())
+    shown: dict[str, dg.RawMetadataValue] = {
+        "challenger": found.challenger_version,
+        "champion": found.champion_version or "none",
+        "trials": trials,
+    }
+    if found.unjudged:
+        shown["unjudged"] = found.unjudged
+    for role, record in records.items():
+        shown |= _scored(role, record, trials, claims)
+        if record.replay is not None:
+            shown |= _replayed(role, record.replay)
+    if found.fitness is not None and found.fitness.latency_ms is not None:
+        shown["challenger_latency_ms"] = found.fitness.latency_ms
+    return shown
+
+
+def _scored(role: str, record: EvaluationRecord, trials: int, claims: int) -> dict[str, dg.RawMetadataValue]:
+    from models_registry.evaluation_table import trial_words
+
+    worth = {name: trial_words(score, trials, claims) for name, score in record.metrics().items()}
+    return {
+        **{f"{role}_{name}_deflated": words for name, words in worth.items() if words},
+        f"{role}_rows": record.rows,
+        f"{role}_log_loss": record.log_loss,
+        f"{role}_calibration_error": record.calibration_error,
+    }
+
+
+def _replayed(role: str, trades: TradeRecord) -> dict[str, dg.RawMetadataValue]:
+    return {
+        f"{role}_positions": trades.positions,
+        f"{role}_expectancy": "no positions" if trades.expectancy is None else trades.expectancy,
+        f"{role}_hit_rate": "no positions" if trades.hit_rate is None else trades.hit_rate,
+        f"{role}_drawdown": trades.drawdown,
+        f"{role}_positions_a_day": trades.turnover,
+        f"{role}_days": trades.days,
     }

@@ -92,7 +92,6 @@ def bundle_evaluation(
     gate: GateSettings,
 ) -> dg.MaterializeResult[None]:
     """`evaluations/VERSION.json` in the lake."""
-    from models_registry.evaluation_table import trial_words
     from models_registry.trial_log import TrialLog
     from orchestration import judging, training_data
 
@@ -104,38 +103,9 @@ def bundle_evaluation(
         context.log.info("there is no challenger: nothing to evaluate")
         return dg.MaterializeResult(metadata={"challenger": "none"})
     path = judging.save(store, found)
-    records = {
-        name: record for name, record in (("champion", found.champion), ("challenger", found.challenger)) if record
-    }
-    metadata: dict[str, dg.RawMetadataValue] = {
-        "challenger": found.challenger_version,
-        "champion": found.champion_version or "none",
-        "path": path,
-        **({"unjudged": found.unjudged} if found.unjudged else {}),
-    }
-    tried = TrialLog.beside(registry.ledger).count()
-    metadata["trials"] = tried
-    claims = sum(score.improvement is not None for record in records.values() for score in record.metrics().values())
-    for name, record in records.items():
-        worth = {f"{name}_{metric}": trial_words(score, tried, claims) for metric, score in record.metrics().items()}
-        metadata |= {f"{metric}_deflated": words for metric, words in worth.items() if words}
-        metadata |= {
-            f"{name}_rows": record.rows,
-            f"{name}_log_loss": record.log_loss,
-            f"{name}_calibration_error": record.calibration_error,
-        }
-    replays = {name: record.replay for name, record in records.items() if record.replay is not None}
-    for name, trades in replays.items():
-        metadata |= {
-            f"{name}_positions": trades.positions,
-            f"{name}_expectancy": trades.expectancy if trades.expectancy is not None else "no positions",
-            f"{name}_hit_rate": trades.hit_rate if trades.hit_rate is not None else "no positions",
-            f"{name}_drawdown": trades.drawdown,
-            f"{name}_positions_a_day": trades.turnover,
-            f"{name}_days": trades.days,
-        }
-    if found.fitness is not None and found.fitness.latency_ms is not None:
-        metadata["challenger_latency_ms"] = found.fitness.latency_ms
+    metadata = tables.judged(found, TrialLog.beside(registry.ledger).count())
+    metadata["path"] = path
+    replays = {name: record.replay for name, record in found.records.items() if record.replay is not None}
     if replays:
         metadata["running_r"] = plots.shown(plots.running_r(replays), "positions of the replayed window")
     return dg.MaterializeResult(metadata=metadata)
