@@ -24,8 +24,8 @@ from tests.control_markets import leak_in_the_join, market_history
 
 pytestmark = pytest.mark.deep
 
-DAYS = 60
-"""In 30 the interval of a planted edge includes zero on four markets of six."""
+DAYS = 90
+"""What is learnt from 30 days trades so seldom that the interval includes zero on four planted markets of six."""
 HOUR = 3_600_000
 
 
