@@ -149,6 +149,25 @@ def test_a_file_that_is_none_is_refused(model: str, content: bytes | None, five:
         bundle.verify(folder, None)
 
 
+def test_the_file_of_another_network_is_no_autoencoder(five: TrainedBundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(five.folder, tmp_path / "bundle")
+    parts = five.manifest.components
+    shutil.copy(folder / str(parts[FEATURE_NETWORK].served), folder / str(parts[AUTOENCODER].served))
+    with pytest.raises(BundleRejected, match="16 latents"):
+        Predictor(folder, five.manifest)
+
+
+def test_a_wave_larger_than_the_buffers_is_the_same_bits(predictor: Predictor, planted_set: TrainingSet) -> None:
+    few = predictor.see(planted_set.decision[:ROWS], planted_set.windows[:ROWS])
+    times = 600 // ROWS + 1
+    many = predictor.see(
+        np.tile(planted_set.decision[:ROWS], (times, 1)), np.tile(planted_set.windows[:ROWS], (times, 1, 1))
+    )
+    assert len(many.latents) > 2 * 256
+    assert many.latents[-ROWS:].tobytes() == few.latents.tobytes()
+    assert many.error[-ROWS:].tobytes() == few.error.tobytes()
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_parameters_that_are_none_are_refused(model: str, five: TrainedBundle) -> None:
     part = msgspec.structs.replace(five.manifest.components[model], parameters={"centre": "nothing", "plain": 3})
