@@ -31,7 +31,6 @@ def put_atomic(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) ->
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # there is one only where something went wrong
     sync_folder(target.parent)

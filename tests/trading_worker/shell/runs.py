@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from market.simulator.server import Simulator
@@ -21,13 +22,7 @@ from tests.trading_worker.shell.conftest import (
     working,
 )
 from trading_worker import journal
-from trading_worker.events import (
-    INPUT,
-    OPERATIONAL,
-    AnyEvent,
-    WaveClosed,
-    canonical,
-)
+from trading_worker.events import INPUT, OPERATIONAL, AnyEvent, WaveClosed, canonical
 from trading_worker.replay import plain_predictor, replay
 from trading_worker.settings import load
 from trading_worker.shell.metrics import Board
@@ -62,14 +57,9 @@ def history(folder: Path, minutes: int = MINUTES) -> list[AnyEvent]:
     funding = {symbol: source.funding(symbol, since_ms, end_ms) for symbol in source.symbols()}
     settings = load(worker_environment(folder, "http://none")).engine()
     predictor = plain_predictor()
-    object.__setattr__(predictor, "manifest", _named(predictor.manifest, "plain-1"))
+    named = msgspec.structs.replace(predictor.manifest, bundle_version="plain-1")
+    object.__setattr__(predictor, "manifest", named)
     return replay(bars, funding, predictor, settings, start_ms=START_MS).events
-
-
-def _named(manifest: object, name: str) -> object:
-    import msgspec
-
-    return msgspec.structs.replace(manifest, bundle_version=name)  # type: ignore[type-var]
 
 
 def decisions(events: list[AnyEvent]) -> list[bytes]:

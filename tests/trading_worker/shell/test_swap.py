@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,20 +44,27 @@ def free(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
+async def on_registry(folder: Path, registry: FakeRegistry, **options: Any) -> AsyncIterator[tuple[Simulator, Board]]:
+    """A worker that looks to a registry for its bundle, on an exchange that moves when it is stepped."""
+    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
+        settings = load(worker_environment(folder, simulator.url, MLFLOW_TRACKING_URI=server.url))
+        async with working(settings, **options) as board:
+            yield simulator, board
+
+
+@asynccontextmanager
 async def about_to_swap(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Simulator, Board, FakeRegistry]]:
     """A worker four minutes into a market that goes at its own pace from then on, whoever listens."""
     registry = FakeRegistry()
     champion(folder, registry, "1")
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(folder, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings) as board:
-            await until(lambda: board.ready)
-            await simulator.step(4)
-            free(simulator, monkeypatch)
-            simulator.clock.set_speed(40.0)
-            yield simulator, board, registry
+    async with on_registry(folder, registry) as (simulator, board):
+        await until(lambda: board.ready)
+        await simulator.step(4)
+        free(simulator, monkeypatch)
+        simulator.clock.set_speed(40.0)
+        yield simulator, board, registry
 
 
 async def test_a_swap_while_the_market_waits_for_nobody_misses_no_wave(
@@ -100,19 +108,17 @@ async def test_waves_that_a_swap_holds_up_for_a_minute_are_missed(
 async def test_the_alias_moves_and_the_running_worker_swaps_without_missing_a_wave(tmp_path: Path) -> None:
     registry = FakeRegistry()
     champion(tmp_path, registry, "1")
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings) as board:
-            await until(lambda: board.ready)
-            await simulator.step(60)
-            bad = write_bundle(tmp_path / "bad", "bad")
-            (bad / "golden.npz").write_bytes(b"no")
-            registry.folders["2"], registry.alias = bad, "2"
-            await until(lambda: board.refusals_total == 1)
-            assert (board.ready, board.bundle) == (True, "1")
-            champion(tmp_path, registry, "3")
-            await until(lambda: board.swaps_total == 1)
-            await simulator.step(120)
+    async with on_registry(tmp_path, registry) as (simulator, board):
+        await until(lambda: board.ready)
+        await simulator.step(60)
+        bad = write_bundle(tmp_path / "bad", "bad")
+        (bad / "golden.npz").write_bytes(b"no")
+        registry.folders["2"], registry.alias = bad, "2"
+        await until(lambda: board.refusals_total == 1)
+        assert (board.ready, board.bundle) == (True, "1")
+        champion(tmp_path, registry, "3")
+        await until(lambda: board.swaps_total == 1)
+        await simulator.step(120)
     events = journaled(tmp_path)
     [swap] = [event for event in events if isinstance(event, BundleSwapped)]
     [refused] = [event for event in events if isinstance(event, BundleRefused)]
@@ -133,27 +139,23 @@ async def test_a_bundle_with_another_decision_spec_warms_its_own_state_and_then_
     specs = {spec.id: spec for spec in (DECISION_SPEC, other)}
     registry = FakeRegistry()
     champion(tmp_path, registry, "1")
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings, specs=specs) as board:
-            await until(lambda: board.ready)
-            await simulator.step(33)
-            champion(tmp_path, registry, "2", spec=other)
-            # Waves go on while the second state is warmed.
-            playing = asyncio.create_task(simulator.step(57))
-            await until(lambda: board.swaps_total == 1)
-            await playing
-            assert (board.decision_spec, board.waves, board.waves_missed) == (other.id, 18, 0)
+    async with on_registry(tmp_path, registry, specs=specs) as (simulator, board):
+        await until(lambda: board.ready)
+        await simulator.step(33)
+        champion(tmp_path, registry, "2", spec=other)
+        # Waves go on while the second state is warmed.
+        playing = asyncio.create_task(simulator.step(57))
+        await until(lambda: board.swaps_total == 1)
+        await playing
+        assert (board.decision_spec, board.waves, board.waves_missed) == (other.id, 18, 0)
     [swap] = [event for event in journaled(tmp_path) if isinstance(event, BundleSwapped)]
     assert swap.warmed
     fresh = tmp_path / "fresh"
     registry_of_one = FakeRegistry()
     champion(fresh, registry_of_one, "2", spec=other)
-    async with RegistryServer(registry_of_one) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(fresh, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings, specs=specs) as board:
-            await until(lambda: board.ready)
-            await simulator.step(90)
+    async with on_registry(fresh, registry_of_one, specs=specs) as (simulator, board):
+        await until(lambda: board.ready)
+        await simulator.step(90)
 
     swapped_state, fresh_state = feature_state(tmp_path), feature_state(fresh)
     assert swapped_state == fresh_state
@@ -161,14 +163,12 @@ async def test_a_bundle_with_another_decision_spec_warms_its_own_state_and_then_
 
 async def test_without_any_bundle_it_waits_and_says_so_until_there_is_one(tmp_path: Path) -> None:
     registry = FakeRegistry()
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings) as board:
-            await until(lambda: "names no champion" in board.waiting.get("bundle", ""))
-            assert not board.ready
-            champion(tmp_path, registry, "1")
-            await until(lambda: board.ready)
-            assert (board.bundle, board.bundle_from) == ("1", "registry")
+    async with on_registry(tmp_path, registry) as (_, board):
+        await until(lambda: "names no champion" in board.waiting.get("bundle", ""))
+        assert not board.ready
+        champion(tmp_path, registry, "1")
+        await until(lambda: board.ready)
+        assert (board.bundle, board.bundle_from) == ("1", "registry")
 
 
 async def test_a_champion_that_is_refused_at_the_start_leaves_the_last_good_one(tmp_path: Path) -> None:
@@ -176,9 +176,7 @@ async def test_a_champion_that_is_refused_at_the_start_leaves_the_last_good_one(
     registry = FakeRegistry()
     champion(tmp_path, registry, "2")
     (registry.folders["2"] / "golden.npz").write_bytes(b"no")
-    async with RegistryServer(registry) as server, simulated(stepped=True) as simulator:
-        settings = load(worker_environment(tmp_path, simulator.url, MLFLOW_TRACKING_URI=server.url))
-        async with working(settings) as board:
-            await until(lambda: board.ready)
-            assert (board.bundle, board.bundle_from) == ("1", "cache")
-            assert [refusal.version for refusal in board.refused] == ["2"]
+    async with on_registry(tmp_path, registry) as (_, board):
+        await until(lambda: board.ready)
+        assert (board.bundle, board.bundle_from) == ("1", "cache")
+        assert [refusal.version for refusal in board.refused] == ["2"]
