@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from features.reach import Reach
 from market.folders import sync_folder
+from market.whole_files import write_atomic
 from models_registry.errors import BundleRejected
 from models_registry.exports import sha256_of
 from models_registry.manifest import (
@@ -119,10 +120,7 @@ def write(
 def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Replace the manifest of a bundle atomically: the registry pins its version numbers this way."""
     folder = Path(folder)
-    partial = folder / f".{MANIFEST_FILE}.partial"
-    _write_file(partial, encode(manifest))
-    partial.replace(folder / MANIFEST_FILE)
-    sync_folder(folder)
+    write_atomic(folder / MANIFEST_FILE, encode(manifest))
 
 
 def verify(folder: str | Path, decision_spec: DecisionSpecLike | str | None) -> Manifest:

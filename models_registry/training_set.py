@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from features.regimes import STATES
 from features.splits import holdout
+from market.whole_files import write_atomic
 from models_registry.errors import TrainingSetUnreadable
 
 TARGET, STOP, EXPIRY = 1, 2, 3
@@ -207,14 +207,7 @@ class TrainingSet:
 
     def save(self, path: str | Path) -> None:
         """Write to `path` atomically: a temporary file, flushed, then renamed."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
-            file.write(self.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomic(Path(path), self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingSet:

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import numpy as np
 
+from market.whole_files import write_atomic
 from models_registry import manifest as manifests
 from models_registry.errors import BundleRejected
 from models_registry.mlflow_rest import BUNDLE_MODEL, RegistryError
 from trading_worker.errors import SwapRefused
-from trading_worker.shell.files import write_atomic
 
 if TYPE_CHECKING:
     from features import DecisionSpec

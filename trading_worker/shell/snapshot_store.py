@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from market.whole_files import write_atomic
 from trading_worker import snapshots
 from trading_worker.engine import Engine
 from trading_worker.errors import SnapshotRefused
-from trading_worker.shell.files import write_atomic
 from trading_worker.shell.keeping import Kept
 
 SUFFIX = ".snapshot"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from market.folders import sync_folder
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path`: to a temporary file beside it, flushed to the disk, then renamed over it.
@@ -18,8 +20,4 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
